@@ -1,0 +1,1 @@
+"""What every Foundry function shares: settings, errors, identity, tables, events, runs, money, clock."""

@@ -1,0 +1,12 @@
+"""boto3 clients, one per service and process: creating one costs milliseconds, keeping one keeps its connections."""
+
+from functools import cache
+from typing import Any
+
+import boto3
+
+
+@cache
+def client(service: str) -> Any:
+    """A client of ``service``; honours ``AWS_ENDPOINT_URL``."""
+    return boto3.client(service)  # type: ignore[call-overload]

@@ -1,0 +1,26 @@
+"""Project memberships: written by the app domain alone, read by every function (read-only grant on the app table)."""
+
+from foundry_core.aws import client
+from foundry_core.permissions import Action, Level, check_project
+from foundry_core.principal import Principal
+from foundry_core.settings import table_name
+
+
+def membership_key(project_id: str, user_id: str) -> dict[str, str]:
+    return {"pk": f"PROJECT#{project_id}", "sk": f"MEMBER#{user_id}"}
+
+
+def level_of(project_id: str, user_id: str) -> Level | None:
+    """Membership level, or None for a stranger. One strongly consistent read of one item."""
+    key = {name: {"S": value} for name, value in membership_key(project_id, user_id).items()}
+    answer = client("dynamodb").get_item(
+        TableName=table_name("app"), Key=key, ConsistentRead=True, ProjectionExpression="#l",
+        ExpressionAttributeNames={"#l": "level"},
+    )  # fmt: skip
+    level = answer.get("Item", {}).get("level", {}).get("S")
+    return Level(level) if level else None
+
+
+def check_access(principal: Principal, action: Action, project_id: str) -> None:
+    """Raise ``Forbidden`` or ``NotFound`` unless ``principal`` may do ``action`` in the project."""
+    check_project(principal, action, project_id, level_of(project_id, principal.user_id))

@@ -1,0 +1,35 @@
+"""Every test runs against fakes on this machine: AWS is moto in process, the network is closed except for loopback."""
+
+import os
+import socket
+
+os.environ.update(
+    AWS_ACCESS_KEY_ID="test",
+    AWS_SECRET_ACCESS_KEY="test",
+    AWS_DEFAULT_REGION="us-east-1",
+    AWS_REGION="us-east-1",
+    AWS_EC2_METADATA_DISABLED="true",
+    STAGE="test",
+    EVENT_BUS="foundry-test",
+    POWERTOOLS_METRICS_NAMESPACE="foundry",
+    POWERTOOLS_SERVICE_NAME="foundry",
+    POWERTOOLS_LOG_LEVEL="ERROR",
+)
+os.environ.pop("AWS_ENDPOINT_URL", None)
+os.environ.pop("AWS_PROFILE", None)
+
+import pytest
+
+_LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
+_connect = socket.socket.connect
+
+
+def _connect_loopback_only(self: socket.socket, address: object) -> None:
+    if self.family != socket.AF_UNIX and not str(address[0]).startswith(_LOOPBACK):  # type: ignore[index]
+        raise RuntimeError(f"tests may not open a connection to {address!r}")
+    _connect(self, address)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _closed_network() -> None:
+    socket.socket.connect = _connect_loopback_only  # type: ignore[method-assign]
