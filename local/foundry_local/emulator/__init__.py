@@ -1,0 +1,78 @@
+"""AWS in this process: the emulator, its functions and its durable state behind one class."""
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+from foundry_local.serve import HOST, Server, bind
+
+from . import engine, environ
+from .engine import ACCOUNT_ID, REGION, EngineError
+from .functions import Executor, Function, Outcome
+from .guard import Guard
+from .snapshots import SnapshotError, Snapshotter, load
+
+__all__ = ["ACCOUNT_ID", "REGION", "Emulator", "EngineError", "Executor", "Function", "Outcome", "SnapshotError"]
+
+log = logging.getLogger(__name__)
+
+# Progress of state machines and schedules is announced by no request: look this often.
+WATCH_PERIOD_S = 1.0
+
+
+class Emulator:
+    """One per process. ``start`` restores the last snapshot and returns when requests are answered."""
+
+    def __init__(self, state: Path, port: int) -> None:
+        self.state, self.port = state, port
+        self.url = f"http://{HOST}:{port}"
+        self._stopping = threading.Event()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client of the emulator needs in its environment."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+        }
+
+    def start(self) -> None:
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        listener = bind(self.port)
+        os.environ.update(self.environment)
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            os.environ.pop(name, None)
+        environ.install()
+        self._executor = Executor(on_done=self._changed)
+        self._engine = engine.start(self.port, self.state, self._executor)
+        snapshot = self.state / "snapshot.json"
+        self._snapshots = Snapshotter(snapshot, self._engine.dump, self._engine.encode)
+        if (saved := load(snapshot, self._engine.decode)) is not None:
+            self._engine.restore(saved)
+        self._server = Server(Guard(self._engine.asgi, self._changed), listener, "emulator")
+        self._server.start()
+        self._snapshots.start()
+        threading.Thread(target=self._watch, daemon=True, name="emulator-watch").start()
+
+    def save(self) -> None:
+        """Write a snapshot now."""
+        self._snapshots.save()
+
+    def stop(self) -> None:
+        """Stop answering, then save everything."""
+        self._stopping.set()
+        self._server.stop()
+        self._executor.close()
+        self._snapshots.stop()
+
+    def _changed(self) -> None:
+        self._snapshots.mark()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(WATCH_PERIOD_S):
+            if self._engine.busy():
+                self._changed()

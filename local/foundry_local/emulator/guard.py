@@ -1,0 +1,54 @@
+"""Keeps web pages away from the emulator, which believes whoever reaches it.
+
+It listens on loopback only, but a page in the user's browser can still send requests there: by DNS rebinding (a
+foreign ``Host``) or as a plain cross-site form post (a foreign ``Origin``).
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from foundry_core.errors import PROBLEM_JSON, Forbidden
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def is_local(authority: str) -> bool:
+    """Whether ``host[:port]`` names this machine."""
+    host, _, port = authority.rpartition(":") if not authority.endswith("]") else (authority, "", "")
+    name = host if host and port.isdigit() else authority
+    return name.lower() in LOOPBACK
+
+
+def is_foreign(scope: Scope) -> bool:
+    """A browser request from another site, or one that reached us under a name that is not ours."""
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"host", b"origin")}
+    origin = headers.get(b"origin", "")
+    return not is_local(headers.get(b"host", "")) or bool(origin and not is_local(origin.partition("://")[2]))
+
+
+class Guard:
+    """ASGI middleware: local callers only; ``on_request`` is told of each that gets through."""
+
+    def __init__(self, app: App, on_request: Callable[[], None] = lambda: None) -> None:
+        self._app, self._on_request = app, on_request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and is_foreign(scope):
+            await refuse(send)
+            return
+        await self._app(scope, receive, send)
+        self._on_request()
+
+
+async def refuse(send: Send) -> None:
+    problem = Forbidden("This port answers programs on this machine only.", code="foreign_origin").problem()
+    body = problem.model_dump_json(exclude_none=True).encode()
+    headers = [(b"content-type", PROBLEM_JSON.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

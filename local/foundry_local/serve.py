@@ -1,0 +1,80 @@
+"""An ASGI application on a loopback port, in a thread of its own with its own event loop."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+HOST = "127.0.0.1"
+START_LIMIT_S = 20.0
+
+
+class PortTaken(RuntimeError):
+    """Something else listens on the port."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def bind(port: int) -> socket.socket:
+    """A listening socket: from now on connections wait instead of being refused."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise PortTaken(f"port {port} is in use ({error.strerror})") from error
+    listener.listen(512)
+    return listener
+
+
+class Server:
+    """Serves ``app`` on ``listener`` until :meth:`stop`."""
+
+    def __init__(self, app: Callable[..., Any], listener: socket.socket, name: str) -> None:
+        config = uvicorn.Config(
+            app,
+            lifespan="auto",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=3,
+        )
+        self.port: int = listener.getsockname()[1]
+        self._listener, self._server = listener, uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, daemon=True, name=name)
+        self._ready = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def start(self) -> None:
+        self._thread.start()
+        if not self._ready.wait(START_LIMIT_S) or not self._server.started:
+            raise RuntimeError(f"{self._thread.name} did not start within {START_LIMIT_S:.0f} s")
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        # uvicorn's public serve() installs signal handlers, which only a main thread may do.
+        serving = asyncio.create_task(self._server._serve([self._listener]))
+        while not self._server.started and not serving.done():  # noqa: ASYNC110 (uvicorn has no event to await)
+            await asyncio.sleep(0.005)
+        self._ready.set()
+        await serving
