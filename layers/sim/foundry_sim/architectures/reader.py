@@ -1,0 +1,106 @@
+"""Typed, bounded access to an untrusted config: every complaint names the field."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from foundry_sim.errors import ArchitectureError
+
+LAYERS_MAX = 1_024
+WIDTH_MAX = 1 << 18
+VOCAB_MAX = 1 << 23
+EXPERTS_MAX = 1 << 13
+POSITIONS_MAX = 1 << 31
+
+
+class Reader:
+    """Reads fields of one config section, with the family's defaults behind it."""
+
+    def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, where: str = "") -> None:
+        self._config = config
+        self._defaults = defaults or {}
+        self._where = where
+
+    def raw(self, *names: str) -> Any:
+        """The first of these fields that is present and not null, else the family's default, else None."""
+        for source in (self._config, self._defaults):
+            for name in names:
+                if source.get(name) is not None:
+                    return source[name]
+        return None
+
+    def has(self, *names: str) -> bool:
+        return self.raw(*names) is not None
+
+    def fail(self, name: str, complaint: str) -> ArchitectureError:
+        return ArchitectureError(f"config field '{self._where}{name}' {complaint}")
+
+    def number(self, *names: str, default: int | None = None, low: int = 0, high: int = WIDTH_MAX) -> int:
+        """An integer within [low, high]; without default the field is required."""
+        value = self.raw(*names)
+        if value is None:
+            if default is None:
+                raise self.fail(names[0], "is missing")
+            return default
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.fail(names[0], f"must be an integer, not {_shown(value)}")
+        if not low <= value <= high:
+            raise self.fail(names[0], f"must be between {low:,} and {high:,}, not {value:,}")
+        return value
+
+    def ratio(self, *names: str, default: float) -> float:
+        value = self.raw(*names)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1024:
+            raise self.fail(names[0], f"must be a number between 0 and 1024, not {_shown(value)}")
+        return float(value)
+
+    def flag(self, *names: str, default: bool = False) -> bool:
+        value = self.raw(*names)
+        if value is None:
+            return default
+        if not isinstance(value, bool | int) or value not in (0, 1):
+            raise self.fail(names[0], f"must be true or false, not {_shown(value)}")
+        return bool(value)
+
+    def text(self, *names: str, default: str = "") -> str:
+        value = self.raw(*names)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise self.fail(names[0], f"must be text, not {_shown(value)}")
+        return value[:200]
+
+    def items(self, *names: str) -> list[Any]:
+        """A list of at most LAYERS_MAX × 4 entries, or [] when absent."""
+        value = self.raw(*names)
+        if value is None:
+            return []
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            raise self.fail(names[0], f"must be a list, not {_shown(value)}")
+        if len(value) > LAYERS_MAX * 4:
+            raise self.fail(names[0], f"has {len(value):,} entries, more than {LAYERS_MAX * 4:,}")
+        return list(value)
+
+    def per_layer(self, layers: int, *names: str) -> list[Any]:
+        """A list with one entry per layer, or [] when absent."""
+        values = self.items(*names)
+        if values and len(values) < layers:
+            raise self.fail(names[0], f"has {len(values)} entries for {layers} layers")
+        return values[:layers]
+
+    def section(self, *names: str) -> Mapping[str, Any] | None:
+        for name in names:
+            value = self._config.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, Mapping):
+                raise self.fail(name, f"must be an object, not {_shown(value)}")
+            return value
+        return None
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:40]
