@@ -1,0 +1,1 @@
+"""The `foundry` command: a client of the REST API, and of foundry_sim where no platform is needed."""

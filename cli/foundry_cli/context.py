@@ -1,0 +1,30 @@
+"""What most commands need: the signed-in client, the project they work in, shared options."""
+
+from typing import Annotated
+
+import typer
+
+from foundry_cli.client import Api, Json
+from foundry_cli.errors import CliError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Project = Annotated[str | None, typer.Option("--project", "-p", help="Name or id; the only project by default.")]
+
+
+def project_of(api: Api, name: str | None) -> Json:
+    """The named project, else the one last used, else the only one there is."""
+    wanted = name or api.profile.project_id
+    if wanted:
+        return api.find("/projects", wanted, "project", "foundry projects list")
+    projects = api.items("/projects")
+    if len(projects) == 1:
+        return projects[0]
+    if not projects:
+        raise CliError("There is no project yet.", "foundry projects create NAME")
+    raise CliError("There are several projects: name one with --project.", "foundry projects list")
+
+
+def confirm(question: str, yes: bool) -> None:
+    if not yes and not typer.confirm(question):
+        raise CliError("Nothing was changed.")

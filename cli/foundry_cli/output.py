@@ -1,0 +1,58 @@
+"""What the terminal shows: tables of at most 100 columns, JSON for scripts, money and times as people read them."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 100
+console = Console(width=min(Console().width, WIDTH) if sys.stdout.isatty() else WIDTH, highlight=False)
+errors = Console(stderr=True, width=WIDTH, highlight=False)
+
+
+def show_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """A plain table; ``empty`` is the sentence shown when there are no rows."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    count = 0
+    for count, row in enumerate(rows, 1):  # noqa: B007
+        table.add_row(*(str(cell) for cell in row))
+    if count:
+        console.print(table)
+    else:
+        console.print(empty)
+
+
+def show_list(items: list[dict[str, Any]], columns: dict[str, str], as_json: bool, empty: str) -> None:
+    """Rows of API resources: ``columns`` maps headings to fields (``a.b`` reaches inside)."""
+    if as_json:
+        show_json(items)
+        return
+    show_table(list(columns), ([cell(item, path) for path in columns.values()] for item in items), empty)
+
+
+def cell(item: dict[str, Any], path: str) -> str:
+    value: Any = item
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, list):
+        return ", ".join(str(one) for one in value)
+    return "–" if value is None else str(value)
+
+
+def si(value: float | None) -> str:
+    """``8.03 B``, ``16.1 G``: three significant digits with a unit prefix."""
+    if value is None:
+        return "–"
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.3g} "
