@@ -1,0 +1,1 @@
+"""The AWS CDK application: one stack per file, one construct per capability."""

@@ -1,0 +1,1 @@
+"""One construct per capability, so that a stack reads like its inventory."""

@@ -1,0 +1,131 @@
+"""Code assets without Docker: uv installs locked wheels for Lambda's platform, then everything is precompiled."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import jsii
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+ROOT = Path(__file__).parents[2]
+RUNTIME = lambda_.Runtime.PYTHON_3_13
+_PYTHON = "3.13"
+_PLATFORM = "aarch64-manylinux_2_28"
+_SKIP = shutil.ignore_patterns("__pycache__", "*.pyc")
+# Layer → the package of ours that it carries; the rest of it is requirements/layer-<name>.txt.
+LAYERS = {"base": "layers/core/foundry_core", "sim": "layers/sim/foundry_sim", "kube": None, "metrics": None}
+
+
+@jsii.implements(cdk.ILocalBundling)
+class _Local:
+    """Runs a Python function instead of a container."""
+
+    def __init__(self, fill: Callable[[Path], None]) -> None:
+        self._fill = fill
+
+    def try_bundle(self, output_dir: str, **_: Any) -> bool:
+        self._fill(Path(output_dir))
+        return True
+
+
+def domain_code(domain: str) -> lambda_.Code:
+    """`functions/<domain>` under the import path that its handlers have everywhere."""
+    source = ROOT / "functions" / domain
+    source.mkdir(parents=True, exist_ok=True)
+
+    def fill(output: Path) -> None:
+        target = output / "functions" / domain
+        shutil.copytree(source, target, ignore=_SKIP)
+        _compile(output, "/var/task")
+
+    return _asset(source, fill, _digest(source))
+
+
+class Layers(Construct):
+    """The layer versions of one stack, made on first use.
+
+    A layer's ARN changes with every update, and CloudFormation refuses to change an exported value that is in use;
+    so each stack has its own versions of the same asset instead of importing them.
+    """
+
+    @classmethod
+    def of(cls, scope: Construct) -> "Layers":
+        stack = cdk.Stack.of(scope)
+        found = stack.node.try_find_child("Layers")
+        return found if isinstance(found, cls) else cls(stack, "Layers")
+
+    def version(self, name: str) -> lambda_.ILayerVersion:
+        found = self.node.try_find_child(name)
+        if isinstance(found, lambda_.LayerVersion):
+            return found
+        return lambda_.LayerVersion(
+            self, name, code=_layer_code(name), description=f"Foundry {name}",
+            compatible_runtimes=[RUNTIME], compatible_architectures=[lambda_.Architecture.ARM_64],
+        )  # fmt: skip
+
+
+def _layer_code(name: str) -> lambda_.Code:
+    requirements = ROOT / "requirements" / f"layer-{name}.txt"
+    package = LAYERS[name]
+    source = ROOT / package if package else requirements.parent
+    digest = _digest(ROOT / package) if package else ""
+
+    def fill(output: Path) -> None:
+        fill_layer(name, output)
+
+    return _asset(source, fill, hashlib.sha256(requirements.read_bytes() + digest.encode()).hexdigest())
+
+
+def fill_layer(name: str, output: Path) -> None:
+    """Install a layer's locked wheels and our package of it under `output/python`."""
+    target = output / "python"
+    _install(ROOT / "requirements" / f"layer-{name}.txt", target)
+    package = LAYERS[name]
+    if package:
+        shutil.copytree(ROOT / package, target / Path(package).name, ignore=_SKIP)
+    _compile(target, "/opt/python")
+
+
+def _install(requirements: Path, target: Path) -> None:
+    uv = Path(sys.executable).parent / "uv"
+    command = [
+        str(uv), "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:",
+        "--python-platform", _PLATFORM, "--python-version", _PYTHON, "--target", str(target), "-r", str(requirements),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, env={**os.environ, "PIP_CONFIG_FILE": os.devnull})  # noqa: S603
+    shutil.rmtree(target / "bin", ignore_errors=True)
+
+
+def _compile(folder: Path, seen_as: str) -> None:
+    """Ship .pyc files that are never checked against their source: importing them halves the cold start."""
+    command = [
+        sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
+        "-s", str(folder), "-p", seen_as, str(folder),
+    ]  # fmt: skip
+    if sys.version_info[:2] != (3, 13):
+        return  # byte code of another version would only be dead weight
+    subprocess.run(command, check=True)  # noqa: S603
+
+
+def _asset(source: Path, fill: Callable[[Path], None], digest: str) -> lambda_.Code:
+    return lambda_.Code.from_asset(
+        str(source),
+        asset_hash=digest, asset_hash_type=cdk.AssetHashType.CUSTOM,
+        bundling=cdk.BundlingOptions(image=RUNTIME.bundling_image, local=_Local(fill)),
+    )  # fmt: skip
+
+
+def _digest(folder: Path) -> str:
+    """Content of the files that get shipped; a stray cache file must not look like a change."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

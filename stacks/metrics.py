@@ -1,0 +1,86 @@
+"""Metering batches into ClickHouse, and events that the metrics domain keeps count of."""
+
+import aws_cdk as cdk
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda_event_sources as sources
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from stacks.config import Config
+from stacks.constructs.function import DomainFunction
+from stacks.constructs.queue import QueueWithDlq
+from stacks.constructs.stack import FoundryStack
+from stacks.data import DataStack
+from stacks.events import EventsStack
+
+_PREFIX = "metering/"
+_KEPT_DAYS = 400  # a year of raw batches, and time to notice
+
+
+class MetricsStack(FoundryStack):
+    def __init__(self, scope: Construct, config: Config, data: DataStack, events_: EventsStack) -> None:
+        super().__init__(scope, "metrics", config)
+        self.loader = DomainFunction(
+            self, "metrics", "loader", config=config, timeout_s=120, memory_mib=1024, layers=("metrics",)
+        )
+        self.loader.set("CLICKHOUSE_DSN", config.clickhouse_dsn)
+        self.loads = self._consume(self.loader, batch_size=10)
+        self.bucket = self._bucket(self.loads)
+        self.loader.set("METERING_BUCKET", self.bucket.bucket_name)
+        self.loader.allow(("s3:GetObject",), self.bucket.arn_for_objects(f"{_PREFIX}*"))
+        self.on_event = DomainFunction(
+            self, "metrics", "on_event", config=config, timeout_s=60, memory_mib=256, layers=("metrics",)
+        )
+        self.on_event.use_table("metrics", data.tables["metrics"])
+        self.events = self._consume(self.on_event, batch_size=10)
+        self._subscribe(events_.bus, self.events)
+
+    def _consume(self, function: DomainFunction, batch_size: int) -> QueueWithDlq:
+        name = function.node.id
+        queue = QueueWithDlq(self, f"{name}-queue", name=self.config.name(name), consumer_timeout=function.timeout)
+        source = sources.SqsEventSource(queue.queue, batch_size=batch_size, report_batch_item_failures=True)
+        function.function.add_event_source(source)
+        return queue
+
+    def _bucket(self, target: QueueWithDlq) -> s3.Bucket:
+        bucket = s3.Bucket(
+            self, "Metering", bucket_name=f"{self.config.name('metering')}-{cdk.Aws.ACCOUNT_ID}-{cdk.Aws.REGION}",
+            encryption=s3.BucketEncryption.S3_MANAGED, block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True, removal_policy=self.removal,
+            lifecycle_rules=[s3.LifecycleRule(
+                expiration=cdk.Duration.days(_KEPT_DAYS), abort_incomplete_multipart_upload_after=cdk.Duration.days(2)
+            )],
+        )  # fmt: skip
+        self._notify(bucket, target)
+        return bucket
+
+    def _notify(self, bucket: s3.Bucket, target: QueueWithDlq) -> None:
+        """Plain CloudFormation: the L2 `add_event_notification` brings a custom resource and its function along."""
+        arn = self.format_arn(service="s3", region="", account="", resource=self.config.name("metering-*"))
+        target.queue.add_to_resource_policy(iam.PolicyStatement(
+            actions=["sqs:SendMessage"], resources=[target.queue.queue_arn],
+            principals=[iam.ServicePrincipal("s3.amazonaws.com")],
+            conditions={"ArnLike": {"aws:SourceArn": arn}, "StringEquals": {"aws:SourceAccount": self.account}},
+        ))  # fmt: skip
+        resource = bucket.node.default_child
+        assert isinstance(resource, s3.CfnBucket)
+        resource.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
+            queue_configurations=[s3.CfnBucket.QueueConfigurationProperty(
+                event="s3:ObjectCreated:*", queue=target.queue.queue_arn,
+                filter=s3.CfnBucket.NotificationFilterProperty(s3_key=s3.CfnBucket.S3KeyFilterProperty(
+                    rules=[s3.CfnBucket.FilterRuleProperty(name="prefix", value=_PREFIX)]
+                )),
+            )]
+        )  # fmt: skip
+        policy = target.queue.node.find_child("Policy").node.default_child
+        assert isinstance(policy, cdk.CfnResource)
+        resource.add_resource_dependency(policy)  # S3 checks at creation that it may send
+
+    def _subscribe(self, bus: events.IEventBus, queue: QueueWithDlq) -> None:
+        events.Rule(
+            self, "Events", rule_name=self.config.name("metrics-on-event"), event_bus=bus,
+            event_pattern=events.EventPattern(source=events.Match.prefix("foundry.")),
+            targets=[targets.SqsQueue(queue.queue, dead_letter_queue=queue.dead)],
+        )  # fmt: skip

@@ -1,0 +1,25 @@
+"""Which domain answers which path (docs/architecture.md). API Gateway chooses the most specific route."""
+
+METHODS = (
+    "GET",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+)  # never ANY: it would catch CORS preflights and ask them for a token
+
+ROUTES: dict[str, tuple[str, ...]] = {
+    "app": ("/me", "/users", "/projects", "/runs"),
+    "model": ("/models",),
+    "cluster": ("/clusters", "/projects/{project_id}/deployments"),
+    "sim": ("/devices", "/simulations", "/projects/{project_id}/simulations"),
+    "metrics": ("/projects/{project_id}/metrics",),
+}
+LEAVES = frozenset({"/me"})  # nothing below these
+GATEWAY = "/gateway/{proxy+}"  # gateways carry their own token; the app domain checks it
+
+
+def paths(domain: str) -> list[str]:
+    """Route paths of a domain: each resource, and everything below it."""
+    below = [f"{path}/{{proxy+}}" for path in ROUTES[domain] if path not in LEAVES]
+    return [*ROUTES[domain], *below]

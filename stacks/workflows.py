@@ -1,0 +1,39 @@
+"""The task functions and the state machines that call them."""
+
+from collections.abc import Mapping
+
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from stacks.config import Config
+from stacks.constructs.flow import Flow
+from stacks.constructs.function import DomainFunction
+from stacks.constructs.stack import FoundryStack
+from stacks.data import DataStack
+
+FLOWS = ("simulate", "register_cluster", "deploy_model", "delete_deployment")
+
+
+class WorkflowsStack(FoundryStack):
+    def __init__(self, scope: Construct, config: Config, data: DataStack) -> None:
+        super().__init__(scope, "workflows", config)
+        self.app = self._task("app", data, timeout_s=60)
+        self.sim = self._task("sim", data, timeout_s=900, memory_mib=3008, layers=("sim",))
+        self.cluster = self._task("cluster", data, timeout_s=300, memory_mib=1024, layers=("kube",))
+        self.cluster.use_secrets(data.key)
+        functions: Mapping[str, lambda_.IFunction] = {
+            "AppTaskArn": self.app.function,
+            "SimTaskArn": self.sim.function,
+            "ClusterTaskArn": self.cluster.function,
+        }
+        self.flows = {kind: Flow(self, kind, config=config, functions=functions) for kind in FLOWS}
+
+    def _task(
+        self, domain: str, data: DataStack, *, timeout_s: int, memory_mib: int = 512, layers: tuple[str, ...] = ()
+    ) -> DomainFunction:
+        function = DomainFunction(
+            self, domain, "task", config=self.config, timeout_s=timeout_s, memory_mib=memory_mib, layers=layers
+        )
+        function.use_table(domain, data.tables[domain])
+        function.use_table("runs", data.tables["runs"])
+        return function
