@@ -9,10 +9,10 @@ METHODS = (
 )  # never ANY: it would catch CORS preflights and ask them for a token
 
 ROUTES: dict[str, tuple[str, ...]] = {
-    "app": ("/me", "/users", "/projects", "/runs"),
+    "app": ("/me", "/users", "/projects", "/runs", "/gateways"),
     "model": ("/models",),
     "cluster": ("/clusters", "/projects/{project_id}/deployments"),
-    "sim": ("/devices", "/simulations", "/projects/{project_id}/simulations"),
+    "sim": ("/devices", "/projects/{project_id}/simulations"),
     "metrics": ("/projects/{project_id}/metrics",),
 }
 LEAVES = frozenset({"/me"})  # nothing below these
