@@ -22,6 +22,7 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 )
 from fastapi import FastAPI
 from mangum import Mangum
+from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
 
 from foundry_core.errors import PROBLEM_JSON, Conflict, FoundryError, Invalid, Problem, Unavailable
 from foundry_core.logs import logger
@@ -43,7 +44,8 @@ class _NotKept(Exception):  # control flow: carries an answer that must not be r
 
 def api_handler(app: FastAPI, domain: str) -> Handler:
     """The Lambda entry point for HTTP API (payload 2.0) events."""
-    serve: Handler = Mangum(app, lifespan="off")
+    # Without this, problem documents would travel as base64.
+    serve: Handler = Mangum(app, lifespan="off", text_mime_types=[*DEFAULT_TEXT_MIME_TYPES, PROBLEM_JSON])
     once = _idempotent(serve, domain)
 
     @logger.inject_lambda_context(clear_state=True)
