@@ -105,6 +105,13 @@ def not_modified(request: Request, response: Response, tag: str) -> bool:
     return tag in offered or "*" in offered
 
 
+def require_match(request: Request, tag: str) -> None:
+    """Raise ``PreconditionFailed`` when the client sent If-Match for another version than ``tag``."""
+    wanted = {part.strip() for part in request.headers.get("if-match", "*").split(",")}
+    if tag not in wanted and "*" not in wanted:
+        raise PreconditionFailed("It was changed since you read it.", next_action="Read it again and retry.")
+
+
 def problem_response(problem: Problem) -> JSONResponse:
     return JSONResponse(problem.model_dump(exclude_none=True), problem.status, media_type=PROBLEM_JSON)
 

@@ -50,15 +50,17 @@ def api_handler(app: FastAPI, domain: str) -> Handler:
 
     @logger.inject_lambda_context(clear_state=True)
     def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-        if _method(event) != "POST" or _KEY_HEADER not in event.get("headers", {}):
-            return serve(event, context)
-        return _replayed(once, event, context)
+        return _replayed(once, event, context) if _is_kept(event) else serve(event, context)
 
     return handler
 
 
-def _method(event: dict[str, Any]) -> str:
-    return str(event.get("requestContext", {}).get("http", {}).get("method", ""))
+def _is_kept(event: dict[str, Any]) -> bool:
+    """Answers are kept per caller: without one (a gateway's own token, a refused request) there is nothing to keep."""
+    context = event.get("requestContext", {})
+    claims = ((context.get("authorizer") or {}).get("jwt") or {}).get("claims") or {}
+    post = context.get("http", {}).get("method") == "POST"
+    return bool(post and claims.get("sub") and event.get("headers", {}).get(_KEY_HEADER))
 
 
 def _idempotent(serve: Handler, domain: str) -> Handler:

@@ -7,6 +7,8 @@ there are no migrations to run.
 import base64
 import binascii
 import json
+import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -21,6 +23,8 @@ from pynamodb.attributes import (
 from pynamodb.connection import Connection, TableConnection
 from pynamodb.constants import PAY_PER_REQUEST_BILLING_MODE
 from pynamodb.exceptions import PutError, TransactWriteError, UpdateError
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
@@ -30,6 +34,7 @@ from foundry_core.settings import table_name
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 ItemT = TypeVar("ItemT", bound="Item")
+_TRIES = 6
 
 
 class Item(Model):
@@ -105,18 +110,58 @@ def conflicts(detail: str, *, code: str = "conflict") -> Iterator[None]:
 
 
 def _condition_failed(error: PutError | UpdateError | TransactWriteError) -> bool:
-    return error.cause_response_code in {"ConditionalCheckFailedException", "TransactionCanceledException"}
+    if isinstance(error, TransactWriteError):
+        return bool(_reasons(error) & {"ConditionalCheckFailed", "TransactionConflict"})
+    return error.cause_response_code == "ConditionalCheckFailedException"
 
 
-def write(save: Sequence[Item] = (), create: Sequence[Item] = (), delete: Sequence[Item] = ()) -> None:
-    """One transaction: ``create`` must not exist, ``save`` and ``delete`` must be as they were read."""
-    with TransactWrite(connection=_connection()) as transaction:
+def _reasons(error: TransactWriteError) -> set[str]:
+    return {reason.code for reason in error.cancellation_reasons if reason}
+
+
+def write(
+    save: Sequence[Item] = (),
+    create: Sequence[Item] = (),
+    delete: Sequence[Item] = (),
+    touch: Sequence[Item] = (),
+    bump: Sequence[Item] = (),
+) -> None:
+    """One transaction: ``create`` must not exist, ``save`` and ``delete`` must be as they were read; the version of
+    ``touch`` (must exist) and of ``bump`` (made when absent) grows by one whatever it was."""
+
+    def fill(transaction: TransactWrite) -> None:
         for item in create:
             transaction.save(item, condition=type(item).pk.does_not_exist())
         for item in save:
             transaction.save(item)
         for item in delete:
             transaction.delete(item)
+        for item in touch:
+            _grow(transaction, item, type(item).pk.exists())
+        for item in bump:
+            _grow(transaction, item, None)
+
+    _commit(fill)
+
+
+def _grow(transaction: TransactWrite, item: Item, condition: Condition | None) -> None:
+    kind = type(item)
+    item.version = item.version or 0
+    facts: list[Action] = [kind.kind.set(kind), kind.schema_version.set(kind.SCHEMA_VERSION)]
+    transaction.update(item, facts, condition, add_version_condition=False)
+
+
+def _commit(fill: Callable[[TransactWrite], None]) -> None:
+    """Items that several transactions share make DynamoDB cancel one of them: nothing failed, so it is tried again."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with TransactWrite(connection=_connection()) as transaction:
+                fill(transaction)
+            return
+        except TransactWriteError as error:
+            if not tries_left or _reasons(error) - {"None"} != {"TransactionConflict"}:
+                raise
+        time.sleep(random.uniform(0, 0.05 * (_TRIES - tries_left)))  # noqa: S311
 
 
 @cache
@@ -141,8 +186,9 @@ def page(
         hash_key,
         range_key.startswith(prefix) if prefix else None,
         limit=limit,
-        last_evaluated_key=_decode_cursor(cursor, hash_key, index is not None),
+        last_evaluated_key=_decode_cursor(cursor, hash_key, prefix, index is not None),
         scan_index_forward=not newest_first,
+        consistent_read=index is None,
     )
     items: list[ItemT] = list(results)
     return items, _encode_cursor(results.last_evaluated_key)
@@ -150,7 +196,7 @@ def page(
 
 def every(item_class: type[ItemT], hash_key: str, *, prefix: str = "") -> Iterable[ItemT]:
     """All items under ``hash_key``, following pages; for small sets only."""
-    return item_class.query(hash_key, Item.sk.startswith(prefix) if prefix else None)
+    return item_class.query(hash_key, Item.sk.startswith(prefix) if prefix else None, consistent_read=True)
 
 
 def _encode_cursor(key: dict[str, Any] | None) -> str | None:
@@ -159,15 +205,16 @@ def _encode_cursor(key: dict[str, Any] | None) -> str | None:
     return base64.urlsafe_b64encode(json.dumps(key, sort_keys=True).encode()).decode().rstrip("=")
 
 
-def _decode_cursor(cursor: str | None, hash_key: str, by_index: bool) -> dict[str, Any] | None:
-    """A cursor is client input: it may only point into the partition that the request is about."""
+def _decode_cursor(cursor: str | None, hash_key: str, prefix: str, by_index: bool) -> dict[str, Any] | None:
+    """A cursor is client input: it may only point at what the request is about."""
     if cursor is None:
         return None
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         names = {"pk", "sk", "gsi1pk", "gsi1sk"} if by_index else {"pk", "sk"}
         valid = key.keys() == names and all(isinstance(v.get("S"), str) and len(v) == 1 for v in key.values())
-        if not valid or key["gsi1pk" if by_index else "pk"]["S"] != hash_key:
+        partition, sort = ("gsi1pk", "gsi1sk") if by_index else ("pk", "sk")
+        if not valid or key[partition]["S"] != hash_key or not key[sort]["S"].startswith(prefix):
             raise ValueError("foreign cursor")
     except (ValueError, AttributeError, TypeError, binascii.Error) as error:
         raise Invalid(
