@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from foundry_sim.architecture import Architecture, from_config
+from foundry_sim.architecture import from_config
 from foundry_sim.devices import device
 from foundry_sim.physics import Setup, StepModel, distinct_experts, smooth_max
 from foundry_sim.precision import Precision, bytes_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-DENSE = {
+DENSE: dict[str, object] = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 4096,
@@ -20,7 +20,7 @@ DENSE = {
     "vocab_size": 128256,
     "max_position_embeddings": 131072,
 }
-EXPERTS = DENSE | {
+EXPERTS: dict[str, object] = DENSE | {
     "model_type": "mixtral",
     "architectures": ["MixtralForCausalLM"],
     "num_local_experts": 8,
@@ -29,13 +29,9 @@ EXPERTS = DENSE | {
 }
 
 
-def model(config: dict[str, object], name: str, weights: str, tp: int = 1, **split: int) -> StepModel:
+def model(config: dict[str, object], name: str, weights: str, tp: int = 1, pp: int = 1) -> StepModel:
     precision = Precision(weights=weights, activations=weights, kv="bf16")
-    return StepModel(Setup(from_config(config), device(name), "vllm", None, None, precision, tp=tp, **split))
-
-
-def architecture(config: dict[str, object]) -> Architecture:
-    return from_config(config)
+    return StepModel(Setup(from_config(config), device(name), "vllm", None, None, precision, tp=tp, pp=pp))
 
 
 @given(

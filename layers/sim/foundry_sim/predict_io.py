@@ -1,0 +1,62 @@
+"""JSON lines in, JSON lines out: every input line yields exactly one output line, whatever it holds."""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from foundry_sim.errors import SimulatorError
+from foundry_sim.predict import Method, Prediction, PredictionRequest, predict
+from foundry_sim.requests import parse
+
+LINE_BYTES_MAX = 1 << 20
+_BATCH = 2048
+
+
+def predict_file(source: Path, target: Path, method: Method = "regressor") -> tuple[int, int]:
+    """Predict every line of `source` into `target`, which appears only when complete. Returns (rows, errors)."""
+    rows = errors = 0
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        with source.open("rb") as stream, partial.open("w", encoding="utf-8") as out:
+            for prediction in predict_lines(stream, method):
+                out.write(json.dumps(prediction.as_dict(), allow_nan=False) + "\n")
+                rows, errors = rows + 1, errors + (prediction.error is not None)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return rows, errors
+
+
+def predict_lines(lines: Iterable[bytes], method: Method = "regressor") -> Iterator[Prediction]:
+    """Predictions in the order of the lines; blank lines are skipped."""
+    filled = iter(line for line in lines if line.strip())
+    while batch := list(islice(filled, _BATCH)):
+        yield from _batch(batch, method)
+
+
+def _batch(lines: list[bytes], method: Method) -> Iterator[Prediction]:
+    parsed = [_parsed(line) for line in lines]
+    answers = iter(predict([p for p in parsed if isinstance(p, PredictionRequest)], method))
+    for item in parsed:
+        yield next(answers) if isinstance(item, PredictionRequest) else _refused(item, method)
+
+
+def _refused(item: tuple[str, str], method: Method) -> Prediction:
+    return Prediction(item[0], method=method, error=item[1])
+
+
+def _parsed(line: bytes) -> PredictionRequest | tuple[str, str]:
+    """The request, or (id, error)."""
+    if len(line) > LINE_BYTES_MAX:
+        return "", f"the line is longer than {LINE_BYTES_MAX:,} bytes"
+    try:
+        value: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        return "", "the line is not valid JSON"
+    name = str(value.get("id", ""))[:200] if isinstance(value, dict) else ""
+    try:
+        return parse(value)
+    except SimulatorError as error:
+        return name, str(error)

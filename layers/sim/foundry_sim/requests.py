@@ -1,0 +1,242 @@
+"""What is asked: one engine instance under one load; parsed from untrusted JSON, resolved against the catalogues."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import isfinite
+from typing import Any, Literal
+
+from foundry_sim.architecture import Architecture, resolve
+from foundry_sim.devices import Device, device
+from foundry_sim.errors import ConfigurationError
+from foundry_sim.precision import Precision, canonical
+
+Kind = Literal["closed", "open", "offline", "static"]
+_LARGEST = {"tp": 512, "pp": 64, "ep": 512, "dp": 512}
+_ENGINES = {
+    "tensorrt-llm": "trtllm",
+    "tensorrt_llm": "trtllm",
+    "trt-llm": "trtllm",
+    "trt": "trtllm",
+    "sgl": "sglang",
+    "mori-sglang": "sglang",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`closed`: `concurrency` clients that each wait for their answer; `open`: `rate` requests/s arrive whatever
+    happens; `offline`: everything is queued at once; `static`: one batch of `concurrency`, no others admitted."""
+
+    kind: Kind = "closed"
+    concurrency: float | None = None
+    rate: float | None = None
+
+    @property
+    def amount(self) -> float:
+        return float((self.rate if self.kind == "open" else self.concurrency) or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRequest:
+    """One row to predict. Lengths are mean tokens; empty precisions mean: as the checkpoint ships."""
+
+    model: str | Mapping[str, Any]
+    device: str
+    isl: float
+    osl: float
+    load: Load
+    id: str = ""
+    engine: str = "vllm"
+    engine_version: str | None = None
+    date: str | None = None
+    precision: Mapping[str, str | None] = field(default_factory=dict)
+    tp: int = 1
+    pp: int = 1
+    ep: int = 1
+    dp: int = 1
+    spec_decode: Mapping[str, Any] | None = None
+    max_num_seqs: int | None = None
+    chunk_tokens: int | None = None
+    memory_utilization: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A request with its names resolved."""
+
+    request: PredictionRequest
+    architecture: Architecture
+    device: Device
+    precision: Precision
+    engine: str
+    tp: int
+    pp: int
+    ep: int
+    dp: int
+
+
+def parse(row: Any) -> PredictionRequest:
+    """A decoded JSON value → request. ConfigurationError names the field that is wrong."""
+    if not isinstance(row, Mapping):
+        raise ConfigurationError("a row must be a JSON object")
+    precision = _mapping(row, "precision")
+    unknown = set(precision) - {"weights", "activations", "kv", "moe"}
+    if unknown:
+        raise ConfigurationError(f"precision.{str(min(unknown, key=str))[:40]} is not a known field")
+    return PredictionRequest(
+        id=str(row.get("id", ""))[:200],
+        model=_model(row.get("model")),
+        device=_text(row, "device") or _missing("device"),
+        engine=engine_name(_text(row, "engine") or "vllm"),
+        engine_version=_text(row, "engine_version"),
+        date=_text(row, "date"),
+        precision={k: None if v is None else str(v)[:20] for k, v in precision.items()},
+        **{name: _count(row, name, 1, largest) for name, largest in _LARGEST.items()},
+        isl=_positive(row, "isl", 10_000_000),
+        osl=_positive(row, "osl", 10_000_000),
+        load=_load(row.get("load")),
+        spec_decode=_mapping(row, "spec_decode") or None,
+        max_num_seqs=_optional_count(row, "max_num_seqs"),
+        chunk_tokens=_optional_count(row, "chunk_tokens"),
+    )
+
+
+def case(request: PredictionRequest) -> Case:
+    """Resolve the names of a request; SimulatorError says which one is unknown."""
+    architecture = _architecture(request.model)
+    target = device(request.device)
+    tp, dp, ep = undouble(request.tp, request.dp, request.ep, target)
+    ep = ep if (tp * dp) % ep == 0 else 1
+    precision = resolve_precision(architecture, target, engine_name(request.engine), request.precision)
+    return Case(request, architecture, target, precision, engine_name(request.engine), tp, request.pp, ep, dp)
+
+
+def engine_name(name: str) -> str:
+    key = name.strip().lower()[:40]
+    return _ENGINES.get(key, key)
+
+
+def undouble(tp: int, dp: int, ep: int, target: Device) -> tuple[int, int, int]:
+    """Some sources multiply TP or DP by EP (tp=64, ep=8 for eight GPUs with expert parallelism): undo what cannot
+    be one node. A TP group that no node could hold is expert-parallel with data-parallel attention."""
+    world = tp * dp
+    if ep > 2 and world == ep * ep and world > target.devices_per_node:
+        return (ep, 1, ep) if tp > 1 else (1, ep, ep)
+    if dp == tp > 1 and ep == world > target.devices_per_node:
+        return 1, tp, tp
+    if tp > 8 and target.link_domain_devices >= tp > target.devices_per_node:
+        return 1, tp * dp, tp * dp
+    return tp, dp, ep
+
+
+def resolve_precision(a: Architecture, d: Device, engine: str, wanted: Mapping[str, str | None]) -> Precision:
+    """Fill what the request leaves open from the checkpoint, the engine's defaults and what the device can run."""
+    shipped = a.checkpoint_precision
+    weights = canonical(wanted.get("weights") or shipped.weights)
+    moe = canonical(wanted.get("moe") or (shipped.moe if not wanted.get("weights") else weights))
+    attention = shipped.attention if weights == shipped.weights else _attention(a, weights)
+    return Precision(
+        weights=weights,
+        activations=canonical(wanted.get("activations") or _activations(weights, moe, shipped, d)),
+        kv=canonical(wanted.get("kv") or _cache(engine, weights, shipped, d)),
+        moe=moe,
+        attention=attention,
+    )
+
+
+def _attention(a: Architecture, weights: str) -> str:
+    """Four-bit checkpoints of MLA models keep their attention projections in 16 bit."""
+    latent = "mla" in a.attention
+    return "bf16" if latent and weights in {"nvfp4", "mxfp4", "int4"} else weights
+
+
+def _activations(weights: str, moe: str, shipped: Precision, d: Device) -> str:
+    if weights == shipped.weights and moe == shipped.moe and shipped.activations not in {"bf16", "fp16"}:
+        return shipped.activations
+    widest = weights if weights not in {"bf16", "fp16"} else moe
+    if widest in {"nvfp4", "mxfp4"}:
+        return widest if d.supports("nvfp4") else "bf16"
+    return widest if widest in {"fp8", "mxfp8", "int8"} and d.supports(widest) else "bf16"
+
+
+def _cache(engine: str, weights: str, shipped: Precision, d: Device) -> str:
+    if shipped.kv not in {"bf16", "fp16"}:
+        return shipped.kv
+    quantised = weights in {"fp8", "nvfp4", "mxfp4"}
+    return "fp8" if engine == "trtllm" and quantised and d.supports("fp8") else "bf16"
+
+
+@lru_cache(maxsize=512)
+def _by_name(model: str) -> Architecture:
+    return resolve(model)
+
+
+def _architecture(model: str | Mapping[str, Any]) -> Architecture:
+    return _by_name(model) if isinstance(model, str) else resolve(model)
+
+
+def _missing(name: str) -> str:
+    raise ConfigurationError(f"{name} is required")
+
+
+def _model(value: Any) -> str | Mapping[str, Any]:
+    if isinstance(value, Mapping) or (isinstance(value, str) and value.strip()):
+        return value
+    raise ConfigurationError("model must be a repo id or a config object")
+
+
+def _text(row: Mapping[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be text")
+    return value[:200]
+
+
+def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = row.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{name} must be an object or null")
+    return value
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise ConfigurationError(f"{name} must be a number")
+    return float(value)
+
+
+def _positive(row: Mapping[str, Any], name: str, largest: float) -> float:
+    value = _number(row.get(name), name)
+    if not 0 < value <= largest:
+        raise ConfigurationError(f"{name} must be above 0 and at most {largest:,.0f}")
+    return value
+
+
+def _count(row: Mapping[str, Any], name: str, default: int, largest: int) -> int:
+    value = row.get(name)
+    if value is None:
+        return default
+    number = _number(value, name)
+    if number != int(number) or not 1 <= number <= largest:
+        raise ConfigurationError(f"{name} must be an integer between 1 and {largest}")
+    return int(number)
+
+
+def _optional_count(row: Mapping[str, Any], name: str) -> int | None:
+    return None if row.get(name) is None else _count(row, name, 1, 1_000_000)
+
+
+def _load(value: Any) -> Load:
+    if not isinstance(value, Mapping) or value.get("kind") not in ("closed", "open", "offline", "static"):
+        raise ConfigurationError('load must be {"kind": "closed"|"open"|"offline", …}')
+    kind: Kind = value["kind"]
+    if kind == "offline":
+        return Load("offline")
+    if kind == "open":
+        return Load("open", rate=_positive(value, "rate", 1e6))
+    return Load(kind, concurrency=_positive(value, "concurrency", 1e6))
