@@ -1,0 +1,78 @@
+"""What a request body asks for, and the body that goes to the deployment: only top-level fields are ever touched."""
+
+import msgspec
+
+from gateway.core.problems import Rejected
+from gateway.core.snapshot import Deployment
+
+# Every path that costs tokens; all of them are POST and carry "model".
+INFERENCE_PATHS = frozenset({
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/rerank", "/v1/messages",
+    "/v1/moderations", "/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations",
+    "/v1/images/generations", "/v1/images/edits", "/v1/images/variations",
+})  # fmt: skip
+# Paths whose streams carry usage only when stream_options.include_usage asks for it.
+USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+INCLUDE_USAGE = b'"include_usage":true'
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class Call(msgspec.Struct):
+    """The few fields of a request body that policy needs; everything else passes through unread."""
+
+    model: str
+    stream: bool | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    n: int | None = None
+    best_of: int | None = None
+    stream_options: StreamOptions | None = None
+
+
+_decode = msgspec.json.Decoder(Call).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def parse(body: bytes) -> Call:
+    """Read a JSON body. Raises Rejected for anything that is not a JSON object with a model."""
+    try:
+        return _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected("invalid_request", f"The body is not a valid request: {error}.") from None
+
+
+def asks_usage(call: Call) -> bool:
+    """Whether the client itself asked for the usage event at the end of the stream."""
+    return call.stream_options is not None and bool(call.stream_options.include_usage)
+
+
+def rewrite(body: bytes, model: msgspec.Raw | None, add_usage: bool, max_tokens: int | None) -> bytes:
+    """The same JSON object with another model, the usage option or a token limit spliced in."""
+    if model is None and not add_usage and max_tokens is None:
+        return body
+    fields = _decode_fields(body)
+    if model is not None:
+        fields["model"] = model
+    if add_usage:
+        fields["stream_options"] = _with_usage(fields.get("stream_options"))
+    if max_tokens is not None:
+        fields["max_tokens"] = msgspec.Raw(b"%d" % max_tokens)
+    return msgspec.json.encode(fields)
+
+
+def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw:
+    known = _decode_fields(options) if options is not None and bytes(options) != b"null" else {}
+    known["include_usage"] = msgspec.Raw(b"true")
+    return msgspec.Raw(msgspec.json.encode(known))
+
+
+def upstream_model(call: Call, adapters: dict[str, str], deployment: Deployment) -> msgspec.Raw | None:
+    """The model name to splice in, or None when the client's own is right."""
+    adapter = adapters.get(call.model)
+    if adapter is not None:
+        return None if adapter == call.model else msgspec.Raw(msgspec.json.encode(adapter))
+    return None if call.model == deployment.model else deployment.model_json

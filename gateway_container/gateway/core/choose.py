@@ -1,0 +1,121 @@
+"""Which deployment of an endpoint answers: tiers in order, within a tier by the endpoint's routing policy."""
+
+import random
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from hashlib import blake2b
+
+from gateway.core.health import usable
+from gateway.core.snapshot import Deployment, Endpoint
+
+PREFIX_BLOCK_BYTES = 1024
+PREFIX_BLOCKS = 1 << 18
+PREFIX_SLACK = 8  # so many more requests than the least busy one may wait at the one that has the prefix
+
+
+class Chooser:
+    """The routing state of one gateway: whose turn it is, and who has seen which prompt prefix."""
+
+    def __init__(self, random_seed: int | None = None) -> None:
+        self.random = random.Random(random_seed)  # noqa: S311 - spreads load, guards nothing
+        self.turn = 0
+        self.prefixes = PrefixMap()
+
+    def choose(
+        self, endpoint: Endpoint, tried: Collection[Deployment], now_s: float, body: bytes = b""
+    ) -> Deployment | None:
+        """The deployment for the next attempt, or None when none is left."""
+        routing = endpoint.policy.routing
+        for tier in endpoint.tiers:
+            ready = [d for d in tier if d.open_until_s <= now_s and d.ejected_until_s <= now_s and d not in tried]
+            if not ready:
+                continue
+            if routing == "prefix_affinity":
+                return self._by_prefix(ready, body)
+            if len(ready) == 1:
+                return ready[0]
+            if routing == "weighted":
+                return self.random.choices(ready, [d.weight for d in ready])[0]
+            if routing == "predicted_latency":
+                return min(ready, key=predicted_wait_s)
+            return self._least_outstanding(ready)
+        return None
+
+    def _least_outstanding(self, ready: Sequence[Deployment]) -> Deployment:
+        """Fewest requests in flight per weight; equals take turns."""
+        self.turn += 1
+        shift = self.turn % len(ready)
+        best = ready[shift]
+        for deployment in ready:
+            if deployment.outstanding * best.weight < best.outstanding * deployment.weight:
+                best = deployment
+        return best
+
+    def _by_prefix(self, ready: Sequence[Deployment], body: bytes) -> Deployment:
+        chain = chain_of(body)
+        owner, depth = self.prefixes.owner(chain)
+        chosen = None
+        if owner is not None and owner in ready:
+            least = min(d.outstanding for d in ready)
+            if owner.outstanding <= least + PREFIX_SLACK + depth // 8:
+                chosen = owner
+        if chosen is None:
+            chosen, depth = self._least_outstanding(ready), 0
+        self.prefixes.learn(chain[depth:], chosen)
+        return chosen
+
+
+def predicted_wait_s(deployment: Deployment) -> float:
+    """Expected time to the first byte: what was seen lately, times the requests that are ahead."""
+    return max(deployment.latency_s, 1e-4) * (deployment.outstanding + 1) / deployment.weight
+
+
+def any_usable(endpoint: Endpoint, now_s: float) -> bool:
+    return any(usable(d, now_s) for tier in endpoint.tiers for d in tier)
+
+
+class PrefixMap:
+    """Least recently used map from prompt prefixes to the deployment whose cache has them."""
+
+    def __init__(self, capacity: int = PREFIX_BLOCKS) -> None:
+        self.capacity = capacity
+        self.owners: OrderedDict[bytes, Deployment] = OrderedDict()
+
+    def owner(self, chain: Sequence[bytes]) -> tuple[Deployment | None, int]:
+        """Who has the longest prefix, and how many blocks of it."""
+        best: Deployment | None = None
+        depth = 0
+        for link in chain:
+            found = self.owners.get(link)
+            if found is None or (best is not None and found is not best):
+                break
+            best = found
+            depth += 1
+        if depth:
+            self.owners.move_to_end(chain[depth - 1])
+        return best, depth
+
+    def learn(self, chain: Sequence[bytes], deployment: Deployment) -> None:
+        for link in chain:
+            self.owners[link] = deployment
+            self.owners.move_to_end(link)
+        while len(self.owners) > self.capacity:
+            self.owners.popitem(last=False)
+
+
+def chain_of(body: bytes) -> list[bytes]:
+    """Hash chain over whole blocks from where the prompt begins: equal links mean equal prefixes."""
+    start = prompt_start(body)
+    view = memoryview(body)
+    link = b""
+    chain = []
+    for at in range(start, len(body) - PREFIX_BLOCK_BYTES + 1, PREFIX_BLOCK_BYTES):
+        link = blake2b(view[at : at + PREFIX_BLOCK_BYTES], digest_size=8, key=link).digest()
+        chain.append(link)
+    return chain
+
+
+def prompt_start(body: bytes) -> int:
+    """Where the messages or the prompt begin, so that fields before them (model, user) do not matter."""
+    found = [at for name in (b'"messages"', b'"prompt"', b'"input"') if (at := body.find(name)) >= 0]
+    return min(found, default=0)

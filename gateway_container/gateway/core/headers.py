@@ -1,0 +1,40 @@
+"""Which headers pass, in either direction: only those named here, so nothing internal leaks in or out."""
+
+from gateway.core.authorise import inside
+from gateway.core.snapshot import Network
+
+TO_UPSTREAM = frozenset({
+    b"accept", b"anthropic-beta", b"anthropic-version", b"baggage", b"content-type", b"idempotency-key", b"openai-beta",
+    b"traceparent", b"tracestate", b"user-agent",
+})  # fmt: skip
+TO_CLIENT = frozenset({
+    b"cache-control", b"content-disposition", b"content-language", b"content-type", b"openai-model",
+    b"openai-processing-ms", b"openai-version", b"retry-after", b"x-foundry-source",
+    b"x-ratelimit-limit-requests", b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-requests",
+    b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-requests", b"x-ratelimit-reset-tokens",
+})  # fmt: skip
+
+
+def token_of(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The API key from a header list with lower-case names: Authorization, or Anthropic's or Azure's own header."""
+    found = b""
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return value[7:].strip()
+        if name in (b"x-api-key", b"api-key"):
+            found = value.strip()
+    return found
+
+
+def client_ip(peer: str, forwarded_for: bytes, trusted: tuple[Network, ...]) -> str:
+    """The address of the client: the last one in X-Forwarded-For that is not itself a trusted proxy.
+
+    The header counts only when the peer is a trusted proxy; anyone else can write anything into it.
+    """
+    if not trusted or not forwarded_for or not inside(peer, trusted):
+        return peer
+    hops = [hop.strip() for hop in forwarded_for.decode("latin-1").split(",")]
+    for hop in reversed(hops):
+        if not inside(hop, trusted):
+            return hop
+    return hops[0]

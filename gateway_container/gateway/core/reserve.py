@@ -1,0 +1,58 @@
+"""Worst-case reservations: what a request could cost at most, so that settling it never exceeds what was held."""
+
+from gateway.core.call import Call
+from gateway.core.snapshot import Endpoint
+from gateway.core.usage import Usage
+from gateway.core.wire import Price
+
+DEFAULT_MAX_OUTPUT_TOKENS = 4096
+# A picture or a recording behind a URL is worth more tokens than the bytes of its address.
+TOKENS_PER_ATTACHMENT = 16384
+ATTACHMENT_MARKS = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"video_url"', b'"file_id"', b'"audio_url"')
+
+
+def input_bound(body: bytes) -> int:
+    """At most how many prompt tokens a body can be: no tokenizer makes more than one token of a byte."""
+    attachments = sum(body.count(mark) for mark in ATTACHMENT_MARKS)
+    return len(body) + attachments * TOKENS_PER_ATTACHMENT
+
+
+def asked_output(call: Call) -> int | None:
+    """The output limit per choice that the client named."""
+    named = call.max_completion_tokens or call.max_tokens or call.max_output_tokens
+    return named if named is not None and named > 0 else None
+
+
+def output_bound(call: Call, endpoint: Endpoint) -> int:
+    """At most how many tokens all choices together can be."""
+    ceiling = endpoint.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
+    each = asked_output(call)
+    if each is None or (endpoint.max_output_tokens is not None and each > ceiling):
+        each = ceiling
+    return each * max(call.n or 1, call.best_of or 1, 1)
+
+
+def added_limit(call: Call, endpoint: Endpoint) -> int | None:
+    """The max_tokens to send along where neither the client nor the engine bounds the output."""
+    if endpoint.max_output_tokens is not None or asked_output(call) is not None:
+        return None
+    return DEFAULT_MAX_OUTPUT_TOKENS
+
+
+def worst_cost_nanos(price: Price | None, input_tokens: int, output_tokens: int) -> int:
+    """Cost in nano-USD if everything that may be used is used."""
+    if price is None:
+        return 0
+    return input_tokens * price.input_nanos_per_token + output_tokens * price.output_nanos_per_token
+
+
+def cost_nanos(price: Price | None, usage: Usage) -> int:
+    """Cost in nano-USD of what was used; cached input at its own price where there is one."""
+    if price is None:
+        return 0
+    cached = min(usage.cached_tokens, usage.input_tokens)
+    cached_price = price.cached_nanos_per_token
+    if cached_price is None:
+        cached_price = price.input_nanos_per_token
+    fresh = (usage.input_tokens - cached) * price.input_nanos_per_token
+    return fresh + cached * cached_price + usage.output_tokens * price.output_nanos_per_token

@@ -1,0 +1,200 @@
+"""The config snapshot in force: checked as a whole, indexed for the hot path, swapped atomically."""
+
+import math
+import re
+from binascii import unhexlify
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.core import wire
+
+Network = IPv4Network | IPv6Network
+ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
+
+
+class BrokenSnapshot(Exception):
+    """The snapshot contradicts itself or does not parse; the last good one keeps serving."""
+
+
+class Key:
+    """An API key; found by the SHA-256 of what the client sent."""
+
+    __slots__ = ("expires_at_ms", "id", "limits", "models", "networks", "project_id")
+
+    def __init__(self, key: wire.Key) -> None:
+        self.id = key.id
+        self.project_id = key.project_id
+        self.expires_at_ms = key.expires_at_ms
+        self.models = None if key.models is None else frozenset(key.models)
+        self.networks = None if key.cidrs is None else tuple(ip_network(cidr, strict=False) for cidr in key.cidrs)
+        self.limits = key.limits
+
+
+class Deployment:
+    """A place that answers for an endpoint, with what the gateway has seen of it."""
+
+    __slots__ = (
+        "asleep",
+        "authority",
+        "credential_ref",
+        "ejected_until_s",
+        "failure_rate",
+        "failures",
+        "host",
+        "id",
+        "latency_s",
+        "model",
+        "model_json",
+        "open_until_s",
+        "outstanding",
+        "port",
+        "prefix",
+        "provider",
+        "shadow",
+        "source",
+        "stream_usage",
+        "tls",
+        "weight",
+        "wire",
+    )  # fmt: skip
+
+    def __init__(self, deployment: wire.Deployment) -> None:
+        url = urlsplit(deployment.url)
+        if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+            raise ValueError(f"deployment {deployment.id}: {deployment.url!r} is not an http(s) URL")
+        self.wire = deployment
+        self.id = deployment.id
+        self.tls = url.scheme == "https"
+        self.host = url.hostname
+        self.port = url.port or (443 if self.tls else 80)
+        self.authority = url.netloc.rpartition("@")[2].encode("ascii")
+        self.prefix = url.path.rstrip("/").removesuffix("/v1").encode("ascii")
+        self.model = deployment.model
+        self.model_json = msgspec.Raw(msgspec.json.encode(deployment.model))
+        self.weight = deployment.weight
+        self.provider = deployment.provider
+        self.credential_ref = deployment.credential_ref
+        self.stream_usage = deployment.stream_usage
+        self.source = deployment.source
+        self.asleep = deployment.asleep
+        self.shadow = deployment.shadow
+        self.outstanding = 0
+        self.failures = 0
+        self.failure_rate = 0.0
+        self.latency_s = 0.0
+        self.open_until_s = 0.0
+        self.ejected_until_s = 0.0
+
+
+class Endpoint:
+    """A name that clients call, with its deployments by tier."""
+
+    __slots__ = ("adapters", "chain", "limits", "max_output_tokens", "name", "policy", "price", "project_ids",
+                 "shadows", "tiers")  # fmt: skip
+
+    def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment]) -> None:
+        self.name = endpoint.name
+        self.project_ids = None if endpoint.project_ids is None else frozenset(endpoint.project_ids)
+        tiers = [[deployments[d.id] for d in tier] for tier in endpoint.tiers]
+        self.tiers = tuple(tuple(d for d in tier if not d.shadow and d.weight > 0) for tier in tiers)
+        self.shadows = tuple(d for tier in tiers for d in tier if d.shadow)
+        self.price = endpoint.price
+        self.limits = endpoint.limits
+        self.max_output_tokens = endpoint.max_output_tokens
+        self.adapters = endpoint.adapters
+        self.policy = endpoint.policy
+        self.chain: tuple[Endpoint, ...] = (self,)  # itself, then its fallbacks in order
+
+
+class Snapshot:
+    """One version of the config. ``deployments`` outlive a swap as long as their own config is unchanged."""
+
+    __slots__ = (
+        "agents",
+        "credentials",
+        "deployments",
+        "endpoints",
+        "keys",
+        "networks",
+        "projects",
+        "rules",
+        "version",
+    )
+
+    def __init__(self, config: wire.Snapshot, before: "Snapshot | None" = None) -> None:
+        self.version = config.version
+        self.keys = {_digest(key): Key(key) for key in config.keys}
+        self.projects = {project.id: project.limits for project in config.projects}
+        known = before.deployments if before is not None else {}
+        self.deployments: dict[str, Deployment] = _deployments(config.endpoints, known)
+        self.endpoints: dict[str, Endpoint] = {}
+        for endpoint in config.endpoints:
+            compiled = Endpoint(endpoint, self.deployments)
+            for name in (endpoint.name, *endpoint.adapters):
+                if name in self.endpoints:
+                    raise ValueError(f"endpoint {name!r} is there twice")
+                self.endpoints[name] = compiled
+        self.networks = tuple(ip_network(b.value, strict=False) for b in config.blocking if b.kind == "cidr")
+        self.agents = tuple(b.value.lower() for b in config.blocking if b.kind == "user_agent")
+        self.rules = tuple(config.blocking)
+        self.credentials = {credential.ref: credential.sealed for credential in config.credentials}
+        _refuse_cycles(config.endpoints)
+        for endpoint in config.endpoints:
+            self.endpoints[endpoint.name].chain = tuple(self._chain(endpoint.name))
+
+    def _chain(self, name: str) -> list[Endpoint]:
+        found = [self.endpoints[name]]
+        for endpoint in found:
+            found += [e for f in endpoint.policy.fallbacks if (e := self.endpoints[f]) not in found]
+        return found
+
+
+def load(data: bytes, before: Snapshot | None = None) -> Snapshot:
+    """Check and index a snapshot document. Raises BrokenSnapshot with the reason."""
+    try:
+        config = msgspec.json.decode(data, type=wire.Snapshot)
+        return Snapshot(config, before)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BrokenSnapshot(str(error)) from None
+
+
+def _digest(key: wire.Key) -> bytes:
+    digest = unhexlify(key.sha256)
+    if len(digest) != 32:
+        raise ValueError(f"key {key.id}: sha256 is not 64 hex digits")
+    return digest
+
+
+def _deployments(endpoints: Iterable[wire.Endpoint], before: dict[str, Deployment]) -> dict[str, Deployment]:
+    found: dict[str, Deployment] = {}
+    for config in (d for endpoint in endpoints for tier in endpoint.tiers for d in tier):
+        if not math.isfinite(config.weight) or config.weight < 0:
+            raise ValueError(f"deployment {config.id}: weight {config.weight} is not a number ≥ 0")
+        known = found.get(config.id) or before.get(config.id)
+        if known is None or known.wire != config:
+            if config.id in found:
+                raise ValueError(f"deployment {config.id} is there twice with different settings")
+            known = Deployment(config)
+        found[config.id] = known
+    return found
+
+
+def _refuse_cycles(endpoints: Iterable[wire.Endpoint]) -> None:
+    graph = {endpoint.name: endpoint.policy.fallbacks for endpoint in endpoints}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise ValueError(f"fallbacks go in a circle: {' -> '.join((*path, name))}")
+        if name not in graph:
+            raise ValueError(f"fallback {name!r} is not an endpoint")
+        if name not in done:
+            for following in graph[name]:
+                visit(following, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())

@@ -1,0 +1,146 @@
+"""Token usage, read from an answer or counted where the answer does not say."""
+
+import msgspec
+
+MAX_EVENT_BYTES = 1 << 20
+
+
+class Usage(msgspec.Struct, frozen=True):
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Wire(msgspec.Struct):
+    """OpenAI's, its Responses API's, and Anthropic's names for the same three numbers."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _Details | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class _Inner(msgspec.Struct):
+    usage: _Wire | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: _Wire | None = None
+    choices: list[msgspec.Raw] | None = None
+    response: _Inner | None = None  # Responses API: the event "response.completed"
+    message: _Inner | None = None  # Anthropic: the event "message_start"
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+_decode_body = msgspec.json.Decoder(_Inner).decode
+
+
+def of_body(body: bytes) -> Usage | None:
+    """Usage in a complete JSON answer, None when it has none."""
+    try:
+        wire = _decode_body(body).usage
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if wire is None else _normal(wire)
+
+
+def _normal(wire: _Wire) -> Usage:
+    if wire.prompt_tokens is not None or wire.completion_tokens is not None or wire.input_tokens is None:
+        prompt = wire.prompt_tokens if wire.prompt_tokens is not None else wire.total_tokens or 0
+        return Usage(max(prompt, 0), max(wire.completion_tokens or 0, 0), _cached(wire.prompt_tokens_details))
+    # Anthropic counts cached input apart; OpenAI's Responses API counts it in.
+    read = wire.cache_read_input_tokens or 0
+    apart = read + (wire.cache_creation_input_tokens or 0)
+    cached = read + _cached(wire.input_tokens_details)
+    return Usage(max(wire.input_tokens + apart, 0), max(wire.output_tokens or 0, 0), max(cached, 0))
+
+
+def _cached(details: _Details | None) -> int:
+    return max(details.cached_tokens or 0, 0) if details is not None else 0
+
+
+class StreamReader:
+    """Reads usage from a server-sent event stream while it passes; takes out the usage event nobody asked for.
+
+    Cheap by design: a chunk of whole events is searched for one word, and parsed only when that word is there.
+    """
+
+    __slots__ = ("events", "hide", "pending", "usage")
+
+    def __init__(self, hide: bool) -> None:
+        self.hide = hide
+        self.events = 0
+        self.pending = b""
+        self.usage: Usage | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """What to pass on of a chunk. Incomplete events wait only while usage events are taken out."""
+        self.events += data.count(b"data:")
+        if self.pending or not data.endswith(b"\n\n"):
+            return self._feed_part(data)
+        if b'"usage":{' in data or b'"usage": {' in data:
+            return self._read_events(data)
+        return data
+
+    def rest(self) -> bytes:
+        """What is left at the end of the stream: an event without its empty line."""
+        left, self.pending = self.pending, b""
+        return left if self.hide else b""
+
+    def _feed_part(self, data: bytes) -> bytes:
+        whole = self.pending + data
+        end = whole.rfind(b"\n\n") + 2
+        if end == 1:
+            end = whole.rfind(b"\r\n\r\n") + 4 if b"\r\n\r\n" in whole else 0
+        if len(whole) - end > MAX_EVENT_BYTES:
+            end = len(whole)
+        self.pending = whole[end:]
+        kept = self._read_events(whole[:end]) if end else b""
+        return kept if self.hide else data
+
+    def _read_events(self, data: bytes) -> bytes:
+        separator = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"
+        kept = [event for event in data.split(separator) if not self._is_usage_only(event)]
+        return separator.join(kept) if self.hide else data
+
+    def _is_usage_only(self, event: bytes) -> bool:
+        answer = self._read(event) if b'"usage"' in event else None
+        return answer is not None and answer.usage is not None and answer.choices == []
+
+    def _read(self, event: bytes) -> _Answer | None:
+        start = event.find(b"data:")
+        if start < 0:
+            return None
+        try:
+            answer = _decode(event[start + 5 :].strip())
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        self._merge(answer)
+        return answer
+
+    def _merge(self, answer: _Answer) -> None:
+        for holder in (answer, answer.response, answer.message):
+            wire = holder.usage if holder is not None else None
+            if wire is None:
+                continue
+            new, old = _normal(wire), self.usage or Usage()
+            # Anthropic splits usage over two events; running totals only ever grow.
+            self.usage = Usage(
+                max(new.input_tokens, old.input_tokens),
+                max(new.output_tokens, old.output_tokens),
+                max(new.cached_tokens, old.cached_tokens),
+            )
+
+
+def counted(request_bytes: int, chunks: int) -> Usage:
+    """An estimate for a stream that ended before it said: four bytes a prompt token, one chunk an output token."""
+    return Usage(max(request_bytes // 4, 1), chunks)

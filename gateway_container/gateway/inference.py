@@ -1,0 +1,245 @@
+"""One inference request through the reference form: an ASGI request in, an httpx request out."""
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+import httpx
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.core import usage as usages
+from gateway.core.authorise import refuse_blocked
+from gateway.core.headers import TO_CLIENT, TO_UPSTREAM, client_ip, token_of
+from gateway.core.problems import Rejected
+from gateway.core.snapshot import Deployment
+from gateway.core.usage import StreamReader, Usage
+from gateway.runtime import Gateway, now_ms
+
+MAX_READ_BYTES = 32 << 20  # a longer JSON answer passes, but its usage is not read
+
+
+class ClientLeft(Exception):
+    """The client closed the connection before the answer was complete."""
+
+
+class BrokenOff(Exception):
+    """The deployment broke off in the middle of its answer."""
+
+
+class Inference:
+    """State of one request. ``run`` always ends in exactly one metering row."""
+
+    def __init__(self, gateway: Gateway, client: httpx.AsyncClient, scope: Scope, receive: Receive, send: Send) -> None:
+        self.gateway = gateway
+        self.policy = gateway.policy
+        self.client = client
+        self.receive = receive
+        self._send = send
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.named = dict(self.headers)
+        self.peer = scope["client"][0] if scope.get("client") else ""
+        request_id = self.named.get(b"x-request-id", b"").decode("latin-1")
+        self.exchange = self.policy.begin(scope["path"], time.monotonic(), now_ms(), request_id)
+        self.sent_status = 0
+        self.reader: StreamReader | None = None
+        self.parts: list[bytes] = []
+        self.error_code = ""
+
+    async def run(self) -> None:
+        outcome = "failed"
+        try:
+            outcome = await self._serve()
+        except ClientLeft:
+            outcome = "cancelled"
+        except BrokenOff:
+            outcome = "cut"
+        except Rejected as problem:
+            self.error_code = problem.code
+            outcome = "rejected" if problem.status < 500 else "failed"
+            await self._refuse(problem)
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._finish(outcome)
+
+    async def _serve(self) -> str:
+        exchange = self.exchange
+        forwarded = self.named.get(b"x-forwarded-for", b"")
+        address = client_ip(self.peer, forwarded, self.gateway.trusted_proxies)
+        self.policy.authorise(exchange, token_of(self.headers), address)
+        assert self.policy.snapshot is not None
+        refuse_blocked(self.policy.snapshot, address, self.named.get(b"user-agent", b"").decode("latin-1"))
+        body = await self._read_body()
+        self.policy.address(exchange, body, self.named.get(b"content-type", b""))
+        await self.gateway.reserve(exchange)
+        response = await self._attempts()
+        try:
+            return await self._pass_on(response)
+        finally:
+            await response.aclose()
+
+    async def _read_body(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeft
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.gateway.settings.max_body_bytes:
+                raise Rejected("body_too_large")
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    # --- upstream -----------------------------------------------------------------------------------------------
+
+    async def _attempts(self) -> httpx.Response:
+        """Try deployments until one answers with something to pass on."""
+        deployment = self.policy.choose(self.exchange, time.monotonic())
+        if deployment is None:
+            raise Rejected("no_deployment", retry_after_s=1)
+        while True:
+            response, problem = await self._attempt(deployment)
+            status = response.status_code if response is not None else None
+            now_s = time.monotonic()
+            if status is not None and status < 400:
+                break
+            again = self.policy.attempt_failed(self.exchange, status, now_s, sent=False)
+            following = self.policy.retry(self.exchange, now_s) if again else None
+            if following is None:
+                break
+            if response is not None:
+                await response.aclose()
+            deployment = following
+        if response is None:
+            raise problem
+        return response
+
+    async def _attempt(self, deployment: Deployment) -> tuple[httpx.Response | None, Rejected]:
+        request = self.client.build_request(
+            "POST",
+            _url(deployment, self.exchange.path),
+            content=self.policy.outgoing_body(self.exchange),
+            headers=self._outgoing_headers(),
+        )
+        left = asyncio.ensure_future(self._watch_client())
+        sending = asyncio.ensure_future(self.client.send(request, stream=True))
+        try:
+            await asyncio.wait(
+                (left, sending), timeout=self.gateway.settings.first_byte_timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if left.done():
+                raise ClientLeft
+            if not sending.done():
+                return None, Rejected("upstream_timeout")
+            return sending.result(), Rejected("upstream_unreachable")
+        except httpx.TimeoutException:
+            return None, Rejected("upstream_timeout")
+        except httpx.HTTPError:
+            return None, Rejected("upstream_unreachable")
+        finally:
+            await _end(left, sending)
+
+    def _outgoing_headers(self) -> list[tuple[bytes, bytes]]:
+        passed = [(name, value) for name, value in self.headers if name in TO_UPSTREAM]
+        request_id = self.exchange.request_id.encode()
+        return [*passed, (b"x-request-id", request_id), (b"accept-encoding", b"identity")]
+
+    async def _watch_client(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    # --- downstream ---------------------------------------------------------------------------------------------
+
+    async def _pass_on(self, response: httpx.Response) -> str:
+        self.policy.answered(self.exchange, response.status_code, time.monotonic())
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            self.reader = StreamReader(self.policy.adds_usage(self.exchange))
+        await self._start(response.status_code, self._incoming_headers(response))
+        passing = asyncio.ensure_future(self._pass_body(response))
+        left = asyncio.ensure_future(self._watch_client())
+        try:
+            await asyncio.wait((passing, left), return_when=asyncio.FIRST_COMPLETED)
+            if not passing.done():
+                raise ClientLeft
+            return passing.result()
+        finally:
+            await _end(passing, left)
+
+    async def _pass_body(self, response: httpx.Response) -> str:
+        kept = 0
+        try:
+            async for data in response.aiter_raw():
+                if self.reader is not None:
+                    data = self.reader.feed(data)
+                elif kept <= MAX_READ_BYTES:
+                    kept += len(data)
+                    self.parts.append(data)
+                if data:
+                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except httpx.HTTPError:
+            # Nothing may be sent after a break: the missing end tells the client that the answer is not whole.
+            raise BrokenOff from None
+        rest = self.reader.rest() if self.reader is not None else b""
+        await self._send({"type": "http.response.body", "body": rest, "more_body": False})
+        return "ok" if response.status_code < 400 else "failed"
+
+    def _incoming_headers(self, response: httpx.Response) -> list[tuple[bytes, bytes]]:
+        headers = [(n.lower(), v) for n, v in response.headers.raw if n.lower() in TO_CLIENT]
+        length = response.headers.get("content-length")
+        if length is not None and self.reader is None:
+            headers.append((b"content-length", length.encode()))
+        return headers
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.sent_status = status
+        headers.append((b"x-request-id", self.exchange.request_id.encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _refuse(self, problem: Rejected) -> None:
+        if self.sent_status:
+            return
+        body = problem.body(self.exchange.path)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if problem.retry_after_s:
+            headers.append((b"retry-after", b"%d" % problem.retry_after_s))
+        await self._start(problem.status, headers)
+        message: Message = {"type": "http.response.body", "body": body}
+        with contextlib.suppress(OSError):
+            await self._send(message)
+
+    # --- the row ------------------------------------------------------------------------------------------------
+
+    def _finish(self, outcome: str) -> None:
+        usage, source = self._usage(outcome)
+        if outcome == "cancelled":
+            self.exchange.wasted_tokens += usage.output_tokens
+        status = self.sent_status or 499
+        row = self.policy.finish(self.exchange, status, outcome, time.monotonic(), usage, source, self.error_code)
+        self.gateway.emit(row)
+
+    def _usage(self, outcome: str) -> tuple[Usage, str]:
+        if self.reader is not None:
+            if self.reader.usage is not None and outcome == "ok":
+                return self.reader.usage, "upstream"
+            return usages.counted(len(self.exchange.body), self.reader.events), "counted"
+        if outcome == "ok" and (found := usages.of_body(b"".join(self.parts))) is not None:
+            return found, "upstream"
+        if outcome in ("cancelled", "cut") and self.exchange.deployment is not None:
+            return usages.counted(len(self.exchange.body), 0), "counted"
+        return Usage(), "none"
+
+
+def _url(deployment: Deployment, path: str) -> str:
+    scheme = "https" if deployment.tls else "http"
+    return f"{scheme}://{deployment.authority.decode()}{deployment.prefix.decode()}{path}"
+
+
+async def _end(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel what still runs and wait for its end, so that connections are closed before the row is written."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

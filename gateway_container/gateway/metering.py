@@ -1,0 +1,124 @@
+"""Metering batches: rows go to a mapped segment at once, whole segments to object storage when it answers."""
+
+import asyncio
+import gzip
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from gateway.core.meter import Row, encode_row
+from gateway.journal import RowSegment, read_rows
+
+log = logging.getLogger("gateway.metering")
+MAX_BACKOFF_S = 30.0
+Upload = Callable[[str, int, bytes], Awaitable[None]]
+
+
+class Batch:
+    """A sealed segment: rows that wait for their upload."""
+
+    def __init__(self, batch_id: str, path: Path | None, content: bytes | None = None) -> None:
+        self.batch_id = batch_id
+        self.path = path
+        self._content = content
+
+    def read(self) -> bytes:
+        return self._content if self._content is not None else read_rows(self.path) if self.path is not None else b""
+
+    def remove(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+class Meter:
+    """Takes rows, makes batches, uploads them in order. Nothing is removed before its upload has succeeded."""
+
+    def __init__(self, directory: Path, boot: str, upload: Upload, batch_rows: int, flush_s: float) -> None:
+        self.directory = directory
+        self.boot = boot
+        self.batch_rows = batch_rows
+        self.flush_s = flush_s
+        self.rows = 0
+        self.uploaded = 0
+        self.waiting: deque[Batch] = deque(Batch(p.stem, p) for p in sorted(directory.glob("*.rows")))
+        self._upload = upload
+        self._number = 0
+        self._batch_id = ""
+        self._full = asyncio.Event()
+        self._uploading = asyncio.Lock()
+        self._segment = self._open()
+
+    def add(self, row: Row) -> None:
+        line = encode_row(row)
+        if not self._segment.append(line):
+            self.seal()
+            self._segment.append(line)
+        self.rows += 1
+        if self._segment.rows >= self.batch_rows:
+            self.seal()
+
+    def seal(self) -> None:
+        """Close the segment under way and queue it; an empty one is kept."""
+        segment = self._segment
+        if not segment.rows:
+            return
+        content = None if segment.path is not None else segment.content()
+        self.waiting.append(Batch(self._batch_id, segment.path, content))
+        segment.close()
+        self._segment = self._open()
+        self._full.set()
+
+    def _open(self) -> RowSegment:
+        self._number += 1
+        self._batch_id = f"{time.time_ns() // 1_000_000}-{self.boot}-{self._number}"
+        try:
+            return RowSegment(self.directory / f"{self._batch_id}.rows")
+        except OSError as error:
+            log.error("metering spool %s is not usable (%s): rows stay in memory", self.directory, error)
+            return RowSegment(None)
+
+    async def run(self) -> None:
+        """Upload for ever: every ``flush_s``, or as soon as a batch is full."""
+        failures = 0
+        while True:
+            try:
+                await asyncio.wait_for(self._full.wait(), self.flush_s)
+            except TimeoutError:
+                self.seal()
+            self._full.clear()
+            while self.waiting:
+                failures = 0 if await self.flush_one() else failures + 1
+                if failures:
+                    backoff_s = min(2.0**failures * 0.25, MAX_BACKOFF_S)
+                    await asyncio.sleep(backoff_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+
+    async def flush_one(self) -> bool:
+        """Upload the oldest batch. False when it has to be tried again."""
+        async with self._uploading:
+            return not self.waiting or await self._flush(self.waiting[0])
+
+    async def _flush(self, batch: Batch) -> bool:
+        try:
+            content = await asyncio.to_thread(batch.read)
+            if content:
+                packed = await asyncio.to_thread(gzip.compress, content, 6, mtime=0)
+                await self._upload(batch.batch_id, content.count(b"\n"), packed)
+                self.uploaded += content.count(b"\n")
+        except Exception as error:  # whatever went wrong, the rows must not be lost
+            log.warning("metering batch %s waits: %s", batch.batch_id, error)
+            return False
+        self.waiting.popleft()
+        batch.remove()
+        return True
+
+    async def drain(self) -> None:
+        """At the end: seal and upload what is there; what cannot be uploaded stays on disk for the next start."""
+        self.seal()
+        while self.waiting and await self.flush_one():
+            pass
+        if not self._segment.rows and self._segment.path is not None:
+            self._segment.path.unlink(missing_ok=True)
+        self._segment.close()

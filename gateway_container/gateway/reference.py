@@ -1,0 +1,52 @@
+"""The reference form: the policy core behind plain ASGI. For tests, for Lambda, and as the measure of the hot path.
+
+``create_app(settings)`` is a complete gateway; mount it or run it with any ASGI server (its lifespan must run).
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from gateway.core.call import INFERENCE_PATHS
+from gateway.inference import Inference
+from gateway.runtime import Gateway
+from gateway.settings import Settings
+from gateway.side import Side
+
+
+class InferenceRoute:
+    """ASGI endpoint of every inference path."""
+
+    def __init__(self, gateway: Gateway, client: httpx.AsyncClient) -> None:
+        self.gateway = gateway
+        self.client = client
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Inference(self.gateway, self.client, scope, receive, send).run()
+
+
+def create_app(settings: Settings, upstream: httpx.AsyncBaseTransport | None = None) -> Starlette:
+    """A gateway as an ASGI application. ``app.state.gateway`` is its runtime."""
+    gateway = Gateway(settings)
+    timeout = httpx.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+    client = httpx.AsyncClient(timeout=timeout, limits=limits, transport=upstream, trust_env=False)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await gateway.start()
+        try:
+            yield
+        finally:
+            await client.aclose()
+            await gateway.stop()
+
+    inference = InferenceRoute(gateway, client)
+    routes = [Route(path, inference, methods=["POST"]) for path in sorted(INFERENCE_PATHS)]
+    app = Starlette(routes=[*routes, *Side(gateway).routes()], lifespan=lifespan)
+    app.state.gateway = gateway
+    return app

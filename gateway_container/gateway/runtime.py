@@ -1,0 +1,216 @@
+"""One gateway process without its HTTP front: policy core, journals, and the tasks that talk to the control plane."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from ipaddress import ip_network
+from pathlib import Path
+
+import httpx
+
+from gateway.control import ControlPlane, ControlPlaneAway
+from gateway.core import wire
+from gateway.core.health import eject_outliers
+from gateway.core.limit import Lease, Scope
+from gateway.core.meter import Row
+from gateway.core.policy import Exchange, Policy
+from gateway.core.problems import Rejected
+from gateway.core.snapshot import BrokenSnapshot, load
+from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot
+from gateway.metering import Meter
+from gateway.settings import Settings
+from gateway.telemetry import Telemetry
+
+log = logging.getLogger("gateway")
+LEASE_GAP_S = 0.02
+SWEEP_S = 1.0
+LAST_SEQ = 2**53 - 1
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Gateway:
+    """Everything that both forms share. ``start`` before the first request, ``stop`` after the last."""
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.settings = settings
+        self.boot = f"{now_ms():x}{os.urandom(4).hex()}-"
+        self.directory = settings.spool_dir / settings.name
+        self.lock = DirectoryLock(self.directory)
+        self.control = ControlPlane(settings.control_plane_url, settings.gateway_token, settings.name, transport)
+        self.policy = Policy(settings.name, self.boot, settings.open_bounds)
+        self.meter = Meter(
+            self.directory, self.boot.rstrip("-"), self.control.upload, settings.batch_rows, settings.flush_s
+        )
+        self.journal = LeaseJournal(self.directory / "leases")
+        self.telemetry = Telemetry()
+        self.trusted_proxies = tuple(ip_network(cidr, strict=False) for cidr in settings.trusted_proxies)
+        self.draining = False
+        self.config_errors = 0
+        self.on_swap: list[Callable[[], None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._nudged = asyncio.Event()
+        self._answered: asyncio.Future[None] | None = None
+        book = self.policy.book
+        book.nudge = self._nudged.set
+        book.opened = self._journal_lease
+        book.closed = lambda lease: self.journal.close(lease.id)
+
+    @property
+    def snapshot_path(self) -> Path:
+        return self.directory / "snapshot.json"
+
+    async def start(self) -> None:
+        """Load the config (from the control plane, else from the disk copy) and start the background tasks."""
+        if not await self._poll_once() and self.policy.snapshot is None:
+            self._load_disk_copy()
+        for work in (self._poll, self._lease, self.meter.run, self._watch):
+            self._tasks.append(asyncio.create_task(work(), name=f"gateway {work.__name__}"))
+
+    async def stop(self) -> None:
+        """Give leases back and upload what was metered; what cannot be uploaded stays in the spool."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.policy.book.close_all()
+        await self._exchange_leases(sweep=True)
+        await self.meter.drain()
+        self.journal.drop()
+        await self.control.close()
+        self.lock.__exit__(None, None, None)
+
+    def emit(self, row: Row) -> None:
+        self.meter.add(row)
+        self.telemetry.add(row)
+
+    # --- config -------------------------------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.poll_s)
+            await self._poll_once()
+
+    async def _poll_once(self) -> bool:
+        """True when the control plane answered."""
+        try:
+            data = await self.control.config()
+        except ControlPlaneAway as error:
+            log.warning("config: %s", error)
+            return False
+        if data is not None:
+            if self.take(data):
+                self._write_disk_copy(data)
+            self.control.keep()
+        return True
+
+    def take(self, data: bytes) -> bool:
+        """Put a snapshot document in force; a broken one is refused and the last good one keeps serving."""
+        try:
+            snapshot = load(data, self.policy.snapshot)
+        except BrokenSnapshot as error:
+            self.config_errors += 1
+            log.error("config refused: %s", error)
+            return False
+        self.policy.swap(snapshot)
+        for told in self.on_swap:
+            told()
+        log.info("config %d in force", snapshot.version)
+        return True
+
+    def _write_disk_copy(self, data: bytes) -> None:
+        fresh = self.snapshot_path.with_suffix(".new")
+        try:
+            fresh.write_bytes(data)
+            fresh.replace(self.snapshot_path)
+        except OSError as error:
+            log.error("the disk copy of the config cannot be written: %s", error)
+
+    def _load_disk_copy(self) -> None:
+        try:
+            self.take(self.snapshot_path.read_bytes())
+        except OSError:
+            log.warning("no disk copy of the config: waiting for the control plane")
+
+    # --- leases -------------------------------------------------------------------------------------------------
+
+    async def reserve(self, exchange: Exchange) -> None:
+        """Hold the worst case, waiting for a lease where one may come. Raises Rejected."""
+        policy = self.policy
+        deadline_s = time.monotonic() + self.settings.lease_wait_s
+        short = policy.reserve(exchange, now_ms())
+        while short is not None:
+            refusal = policy.refusal(short, now_ms())
+            left_s = deadline_s - time.monotonic()
+            if refusal is not None or left_s <= 0:
+                raise refusal or Rejected("budget_unavailable", retry_after_s=1)
+            await self._next_answer(left_s)
+            short = policy.reserve(exchange, now_ms())
+
+    async def _next_answer(self, timeout_s: float) -> None:
+        if self._answered is None:
+            self._answered = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._answered], timeout=timeout_s)
+
+    async def _lease(self) -> None:
+        await self._close_left_behind()
+        swept_s = 0.0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), SWEEP_S)
+            sweep = time.monotonic() - swept_s >= SWEEP_S
+            if sweep:
+                swept_s = time.monotonic()
+            await self._exchange_leases(sweep)
+            await asyncio.sleep(LEASE_GAP_S)
+
+    async def _exchange_leases(self, sweep: bool) -> None:
+        self._nudged.clear()
+        book = self.policy.book
+        messages = book.messages(now_ms(), sweep)
+        if not messages:
+            return
+        try:
+            reply = await self.control.lease(messages)
+        except ControlPlaneAway as error:
+            log.warning("leases: %s", error)
+            book.failed(messages)
+        else:
+            book.apply(messages, reply, now_ms())
+        answered, self._answered = self._answered, None
+        if answered is not None and not answered.done():
+            answered.set_result(None)
+
+    async def _close_left_behind(self) -> None:
+        """Close the leases of a process that was killed with exactly what it spent or had in flight."""
+        left = [
+            wire.LeaseRequest(slot.scope, slot.kind, slot.lease_id, LAST_SEQ, at_risk, 0, at_risk, close=True)
+            for slot, at_risk in self.journal.left_behind
+        ]
+        while left:
+            try:
+                await self.control.lease(left)
+            except ControlPlaneAway:
+                await asyncio.sleep(SWEEP_S)
+                continue
+            for request in left:
+                self.journal.close(request.lease_id)
+            left = []
+
+    def _journal_lease(self, scope: Scope, lease: Lease) -> None:
+        if scope.kind == "money_nanos":
+            lease.mark = self.journal.open(LeaseSlot(scope.name, scope.kind, lease.id))
+
+    # --- deployments --------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            snapshot = self.policy.snapshot
+            for endpoint in snapshot.endpoints.values() if snapshot else ():
+                for tier in endpoint.tiers:
+                    eject_outliers(tier, time.monotonic())

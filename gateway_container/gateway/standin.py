@@ -1,0 +1,109 @@
+"""A control plane in memory, on loopback: for benchmarks, tests, and for trying out a gateway alone.
+
+``python -m gateway.standin config.json`` prints its address; the config is a snapshot document.
+"""
+
+import gzip
+import hashlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway.core import wire
+from gateway.core.escrow import Escrow
+from gateway.runtime import now_ms
+
+LIMIT_KINDS = {"requests_per_minute": "requests", "tokens_per_minute": "tokens", "budget_nanos": "money_nanos"}
+
+
+class StandIn:
+    """The wire contract of docs/gateway.md with everything kept in memory. ``away`` makes it answer 503."""
+
+    def __init__(self, config: Mapping[str, Any], token: str) -> None:
+        self.token = token
+        self.away = False
+        self.batches: dict[str, bytes] = {}
+        self.put_config(config)
+        self.escrow = Escrow(self.limits)
+
+    def put_config(self, config: Mapping[str, Any] | bytes) -> None:
+        self.document = config if isinstance(config, bytes) else msgspec.json.encode(config)
+        self.etag = f'"{hashlib.sha256(self.document).hexdigest()[:16]}"'
+        if not isinstance(config, bytes):
+            self.limits = dict(_limits(config))
+            if hasattr(self, "escrow"):
+                self.escrow.limits = self.limits
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every metering row that has arrived."""
+        lines = (line for packed in self.batches.values() for line in gzip.decompress(packed).splitlines())
+        return [msgspec.json.decode(line) for line in lines]
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/gateway/config", self._config),
+                Route("/gateway/leases", self._leases, methods=["POST"]),
+                Route("/gateway/uploads", self._uploads, methods=["POST"]),
+                Route("/objects/{name:path}", self._put, methods=["PUT"]),
+            ]
+        )
+
+    def _refused(self, request: Request) -> Response | None:
+        if self.away:
+            return Response(status_code=503)
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            return Response(status_code=401)
+        return None
+
+    async def _config(self, request: Request) -> Response:
+        if (refused := self._refused(request)) is not None:
+            return refused
+        if request.headers.get("if-none-match") == self.etag:
+            return Response(status_code=304)
+        return Response(self.document, headers={"etag": self.etag}, media_type="application/json")
+
+    async def _leases(self, request: Request) -> Response:
+        if (refused := self._refused(request)) is not None:
+            return refused
+        message = msgspec.json.decode(await request.body())
+        requests = msgspec.convert(message["requests"], list[wire.LeaseRequest])
+        reply = self.escrow.handle(requests, now_ms())
+        return Response(msgspec.json.encode(reply), media_type="application/json")
+
+    async def _uploads(self, request: Request) -> Response:
+        if (refused := self._refused(request)) is not None:
+            return refused
+        order = await request.json()
+        name = f"metering/all/{order['gateway_id']}/{order['batch_id']}.jsonl.gz"
+        return JSONResponse({"url": f"{request.base_url}objects/{name}", "headers": {"x-rows": str(order["rows"])}})
+
+    async def _put(self, request: Request) -> Response:
+        if self.away:
+            return Response(status_code=503)
+        self.batches[request.path_params["name"]] = await request.body()
+        return Response(status_code=200)
+
+
+def _limits(config: Mapping[str, Any]) -> list[tuple[tuple[str, str], int]]:
+    found = []
+    for kind, name in (("keys", "id"), ("projects", "id"), ("endpoints", "name")):
+        for item in config.get(kind, []):
+            for limit, value in (item.get("limits") or {}).items():
+                if value is not None:
+                    found.append(((f"{kind[:-1]}:{item[name]}", LIMIT_KINDS[limit]), value))
+    return found
+
+
+if __name__ == "__main__":
+    stand_in = StandIn(msgspec.json.decode(Path(sys.argv[1]).read_bytes()), "local-gateway-token")
+    port = int(sys.argv[2]) if len(sys.argv) > 2 else 8090
+    uvicorn.run(stand_in.app(), host="127.0.0.1", port=port, log_level="warning")

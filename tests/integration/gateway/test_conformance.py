@@ -1,0 +1,296 @@
+"""One suite for both forms of the gateway: what a client, an engine and the metering see."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+
+def events_of(body: bytes) -> list[str]:
+    return [line[6:] for line in body.decode().split("\n") if line.startswith("data: ")]
+
+
+async def test_json_answer_passes_and_is_metered(stack: Any) -> None:
+    response = await stack.chat()
+    assert response.status_code == 200
+    assert response.json()["choices"][0]["message"]["content"] == "hello"
+    [row] = await stack.rows(1)
+    assert row["outcome"] == "ok" and row["status"] == 200 and row["stream"] is False
+    assert (row["project_id"], row["key_id"], row["endpoint"]) == ("prj_1", "key_1", "llama")
+    assert row["deployment_id"].startswith("dep_") and row["model"] == "llama"
+    assert (row["input_tokens"], row["output_tokens"], row["usage_source"]) == (11, 3, "upstream")
+    assert row["cost_nanos"] == 11 * 10 + 3 * 30
+    assert row["e2e_ms"] >= row["ttft_ms"] > 0
+    assert row["event_id"] == row["request_id"] == response.headers["x-request-id"]
+
+
+async def test_no_field_is_lost_in_either_direction(stack: Any) -> None:
+    extras = {
+        "top_k": 5, "min_p": 0.1, "guided_json": {"type": "object"}, "vendor_param_xyz": {"deep": [1, None, "é"]},
+        "logit_bias": {"12": 1}, "chat_template_kwargs": {"enable_thinking": False}, "seed": 7, "tools": [],
+    }  # fmt: skip
+    response = await stack.chat(**extras)
+    engine = stack.engines[0] if stack.engines[0].requests else stack.engines[1]
+    got = engine.requests[0].json()
+    assert {name: got[name] for name in extras} == extras
+    assert set(got) == set(extras) | {"model", "messages"}
+    assert response.json() == engine.completion(engine.requests[0])
+
+
+async def test_another_upstream_name_changes_the_model_and_nothing_else(stack: Any) -> None:
+    for deployment in stack.config["endpoints"][0]["tiers"][0]:
+        deployment["model"] = "meta/llama-8b"
+    await stack.reconfigure()
+    await stack.chat(vendor={"x": 1.50, "y": "\u2028"})
+    engine = stack.engines[0] if stack.engines[0].requests else stack.engines[1]
+    got = engine.requests[0].json()
+    assert got["model"] == "meta/llama-8b"
+    assert got["vendor"] == {"x": 1.5, "y": "\u2028"} and got["messages"] == [{"role": "user", "content": "hi"}]
+
+
+async def test_stream_passes_without_the_usage_event_that_nobody_asked_for(stack: Any) -> None:
+    response = await stack.chat(stream=True)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = events_of(response.content)
+    assert events[-1] == "[DONE]" and len(events) == 4
+    assert all(json.loads(event)["choices"] for event in events[:-1])
+    [row] = await stack.rows(1)
+    assert (row["input_tokens"], row["output_tokens"], row["usage_source"]) == (11, 3, "upstream")
+    assert row["stream"] is True and row["tpot_ms"] is not None
+
+
+async def test_stream_keeps_the_usage_event_that_was_asked_for(stack: Any) -> None:
+    response = await stack.chat(stream=True, stream_options={"include_usage": True, "continuous": 1})
+    usage_events = [e for e in events_of(response.content) if '"usage"' in e]
+    assert len(usage_events) == 1
+    engine = stack.engines[0] if stack.engines[0].requests else stack.engines[1]
+    assert engine.requests[0].json()["stream_options"] == {"include_usage": True, "continuous": 1}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_usage_is_read_whatever_the_chunking(stack: Any, size: int) -> None:
+    async def dribble(engine: Any, request: Any, writer: Any) -> None:
+        usage = {"choices": [], "usage": engine.usage}
+        text = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+        text += b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n"
+        engine.begin_stream(writer)
+        for at in range(0, len(text), size):
+            engine.chunk(writer, text[at : at + size])
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+
+    for engine in stack.engines:
+        engine.script = dribble
+    response = await stack.chat(stream=True)
+    assert events_of(response.content) == ['{"choices":[{"delta":{"content":"x"}}]}', "[DONE]"]
+    [row] = await stack.rows(1)
+    assert (row["input_tokens"], row["output_tokens"]) == (11, 3)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code", "status"),
+    [
+        ({}, "invalid_api_key", 401),
+        ({"authorization": "Bearer sk-wrong"}, "invalid_api_key", 401),
+        ({"authorization": "Basic c2s6"}, "invalid_api_key", 401),
+    ],
+)
+async def test_without_a_good_key_nothing_passes(stack: Any, headers: dict[str, str], code: str, status: int) -> None:
+    for method, path in (
+        ("POST", "/v1/chat/completions"),
+        ("GET", "/v1/models"),
+        ("GET", "/metrics"),
+        ("GET", "/nope"),
+        ("POST", "/v1/files"),
+    ):
+        response = await stack.client.request(method, path, headers=headers, content=b"{}")
+        assert response.status_code == status, path
+        assert response.json()["error"]["code"] == code
+    assert not stack.engines[0].requests and not stack.engines[1].requests
+    assert (await stack.client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "invalid_request"),
+        (b"{nope", 400, "invalid_request"),
+        (b"[]", 400, "invalid_request"),
+        (b'{"messages":[]}', 400, "invalid_request"),
+        (b'{"model":1}', 400, "invalid_request"),
+        (b'{"model":"\xff\xfe"}', 400, "invalid_request"),
+        (b'{"model":' + b"[" * 50_000, 400, "invalid_request"),
+        (b'{"model":"nope"}', 404, "model_not_found"),
+        (b'{"model":"other"}', 404, "model_not_found"),
+    ],
+)
+async def test_bad_bodies_get_a_plain_answer(stack: Any, body: bytes, status: int, code: str) -> None:
+    response = await stack.client.post("/v1/chat/completions", content=body, headers=stack.headers())
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    [row] = await stack.rows(1)
+    assert row["outcome"] == "rejected" and row["error_code"] == code and row["cost_nanos"] == 0
+
+
+async def test_models_are_those_that_the_key_may_use(stack: Any) -> None:
+    mine = await stack.client.get("/v1/models", headers=stack.headers())
+    assert [m["id"] for m in mine.json()["data"]] == ["llama"]
+    theirs = await stack.client.get("/v1/models", headers=stack.headers("sk-test-2"))
+    assert [m["id"] for m in theirs.json()["data"]] == ["other"]
+    assert (await stack.chat(key="sk-test-2")).json()["error"]["code"] == "model_not_allowed"
+
+
+async def test_a_dead_deployment_is_passed_over(stack: Any) -> None:
+    await stack.engines[0].stop()
+    statuses = [(await stack.chat()).status_code for _ in range(8)]
+    assert statuses == [200] * 8
+    rows = await stack.rows(8)
+    assert sum(row["retries"] for row in rows) >= 1
+
+
+async def test_server_errors_are_retried_elsewhere_and_the_last_one_is_shown(stack: Any) -> None:
+    async def broken(engine: Any, request: Any, writer: Any) -> None:
+        engine.answer(writer, {"error": {"message": "boom"}}, 500)
+
+    stack.engines[0].script = broken
+    assert [(await stack.chat()).status_code for _ in range(6)] == [200] * 6
+    stack.engines[1].script = broken
+    response = await stack.chat()
+    assert response.status_code in (500, 503)
+
+
+async def test_all_deployments_gone_is_a_gateway_error(stack: Any) -> None:
+    for engine in stack.engines:
+        await engine.stop()
+    response = await stack.chat()
+    assert response.status_code == 502 and response.json()["error"]["code"] == "upstream_unreachable"
+    [row] = await stack.rows(1)
+    assert row["outcome"] == "failed" and row["error_code"] == "upstream_unreachable"
+
+
+async def test_client_errors_of_the_engine_are_passed_on_unchanged(stack: Any) -> None:
+    async def picky(engine: Any, request: Any, writer: Any) -> None:
+        engine.answer(writer, {"error": {"message": "context too long", "extra": 1}}, 400)
+
+    for engine in stack.engines:
+        engine.script = picky
+    response = await stack.chat()
+    assert response.status_code == 400 and response.json() == {"error": {"message": "context too long", "extra": 1}}
+    assert sum(len(engine.requests) for engine in stack.engines) == 1
+
+
+async def test_a_client_that_leaves_stops_the_engine_at_once(stack: Any) -> None:
+    for engine in stack.engines:
+        engine.tokens, engine.pause_s = 200, 0.02
+    async with stack.client.stream(
+        "POST", "/v1/chat/completions", json={"model": "llama", "messages": [], "stream": True}, headers=stack.headers()
+    ) as response:
+        async for _ in response.aiter_raw():
+            break
+    sent = sum(engine.chunks_sent for engine in stack.engines)
+    [row] = await stack.rows(1)
+    await asyncio.sleep(0.1)
+    assert sum(engine.chunks_sent for engine in stack.engines) <= sent + 2
+    assert row["outcome"] == "cancelled" and row["usage_source"] == "counted" and row["wasted_tokens"] >= 1
+
+
+async def test_an_answer_that_breaks_off_is_seen_as_broken(stack: Any) -> None:
+    async def cut(engine: Any, request: Any, writer: Any) -> None:
+        engine.begin_stream(writer)
+        engine.event(writer, {"choices": [{"delta": {"content": "x"}}]})
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.transport.abort()
+
+    for engine in stack.engines:
+        engine.script = cut
+    request = json.dumps({"model": "llama", "messages": [], "stream": True}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-1\r\n"
+    received = await stack.raw(head.encode() + b"Content-Length: %d\r\n\r\n" % len(request) + request)
+    assert b'"content":"x"' in received and not received.endswith(b"0\r\n\r\n")
+    [row] = await stack.rows(1)
+    assert row["outcome"] == "cut" and row["usage_source"] == "counted" and row["output_tokens"] == 1
+
+
+async def test_internal_headers_and_the_key_do_not_reach_the_engine(stack: Any) -> None:
+    headers = stack.headers() | {"x-foundry-source": "live", "x-internal-user": "root", "traceparent": "00-1-2-03"}
+    await stack.client.post("/v1/chat/completions", json={"model": "llama"}, headers=headers)
+    engine = stack.engines[0] if stack.engines[0].requests else stack.engines[1]
+    seen = engine.requests[0].headers
+    assert "sk-test-1" not in str(seen) and "x-internal-user" not in seen and "x-foundry-source" not in seen
+    assert seen["traceparent"] == "00-1-2-03"
+
+
+async def test_a_form_passes_with_its_file_unchanged(stack: Any) -> None:
+    for deployment in stack.config["endpoints"][0]["tiers"][0]:
+        deployment["model"] = "whisper-large"
+    await stack.reconfigure()
+    sound = bytes(range(256)) * 400
+    response = await stack.client.post(
+        "/v1/audio/transcriptions",
+        files={"file": ("a.wav", sound, "audio/wav")},
+        data={"model": "llama", "language": "de"},
+        headers=stack.headers(),
+    )
+    assert response.status_code == 200
+    engine = stack.engines[0] if stack.engines[0].requests else stack.engines[1]
+    body = engine.requests[0].body
+    assert sound in body and b"whisper-large" in body and b'name="language"' in body
+
+
+async def test_limits_hold_and_say_so(stack: Any) -> None:
+    stack.config["keys"][0]["limits"] = {"requests_per_minute": 5}
+    await stack.reconfigure()
+    statuses = [(await stack.chat()).status_code for _ in range(8)]
+    assert statuses.count(200) == 5 and statuses.count(429) == 3
+    response = await stack.chat()
+    assert response.json()["error"]["code"] == "rate_limit_exceeded" and int(response.headers["retry-after"]) >= 1
+
+
+async def test_a_budget_is_never_overspent(stack: Any) -> None:
+    cost = 11 * 10 + 3 * 30
+    stack.config["keys"][0]["limits"] = {"budget_nanos": 30 * cost}
+    await stack.reconfigure()
+    answers = await asyncio.gather(*(stack.chat(max_tokens=5) for _ in range(60)))
+    answers += [await stack.chat(max_tokens=5) for _ in range(10)]
+    assert {a.status_code for a in answers} == {200, 429}
+    rows = await stack.rows(70)
+    spent = sum(row["cost_nanos"] for row in rows)
+    assert 0 < spent <= 30 * cost
+
+
+async def test_a_budget_fails_closed_without_the_control_plane(stack: Any) -> None:
+    stack.config["keys"][0]["limits"] = {"budget_nanos": 10**9}
+    await stack.reconfigure()
+    stack.stand_in.away = True
+    response = await stack.chat(max_tokens=5)
+    assert response.status_code == 503 and response.json()["error"]["code"] == "budget_unavailable"
+    stack.stand_in.away = False
+    for _ in range(100):
+        if (await stack.chat(max_tokens=5)).status_code == 200:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the budget never came back")
+
+
+async def test_rows_wait_on_disk_while_the_control_plane_is_away(stack: Any) -> None:
+    stack.stand_in.away = True
+    for _ in range(3):
+        assert (await stack.chat()).status_code == 200
+    stack.gateway.meter.seal()
+    assert not await stack.gateway.meter.flush_one() and stack.stand_in.rows() == []
+    stack.stand_in.away = False
+    assert len({row["event_id"] for row in await stack.rows(3)}) == 3
+
+
+async def test_a_broken_config_is_refused_and_the_last_good_one_serves(stack: Any) -> None:
+    assert not stack.gateway.take(b'{"version": 2, "keys": [{"id": 3}], "endpoints": []}')
+    assert not stack.gateway.take(b"\x00")
+    assert (await stack.chat()).status_code == 200
+
+
+async def test_metrics_are_for_the_gateway_token_only(stack: Any) -> None:
+    await stack.chat()
+    assert (await stack.client.get("/metrics", headers=stack.headers())).status_code == 401
+    response = await stack.client.get("/metrics", headers={"authorization": "Bearer gateway-token"})
+    assert 'foundry_gateway_requests_total{endpoint="llama",status="200",outcome="ok"} 1' in response.text
