@@ -53,6 +53,13 @@ class Item(Model):
     version = VersionAttribute()
     expires_at = NumberAttribute(null=True)  # seconds since the epoch: the time-to-live attribute of every table
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A table has its own kinds: the base item of each domain gets its own register of them."""
+        super().__init_subclass__(**kwargs)
+        if "Meta" in vars(cls):
+            cls.kind = DiscriminatorAttribute()
+            cls.kind.__set_name__(cls, "kind")
+
     def serialize(self, null_check: bool = True, *args: Any, **kwargs: Any) -> dict[str, Any]:
         self.schema_version = self.SCHEMA_VERSION
         return super().serialize(null_check, *args, **kwargs)
