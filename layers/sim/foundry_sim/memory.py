@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 MIB = 1 << 20
-# Driver context, allocator slack and cuBLAS workspaces; buffers of the collective library when ranks talk; captured graphs.
+# Driver context, allocator slack and cuBLAS workspaces; buffers of the collective library; captured graphs.
 # Sizes as engines log them at start: vLLM "non_torch" memory of 0.5–0.9 GiB and graphs of 0.3–1 GiB, NCCL 0.4 GiB.
 CONTEXT_BYTES = 640 * MIB
 COLLECTIVES_BYTES = 400 * MIB

@@ -20,7 +20,8 @@ class Family:
     norms: int = 2
     norm_bias: bool = False
     norm_weight: bool = True
-    qk_norm: Literal["", "head", "heads", "full"] = ""
+    qk_norm: Literal["", "head", "full"] = ""
+    qk_norm_flag: str = ""
     final_norm: bool = True
     embedding_norm: bool = False
     learned_positions: int | None = None
@@ -41,24 +42,30 @@ _QWEN3_NEXT = replace(_QWEN3, gated_query=True)
 _GEMMA = Family(tied=True, mlp_bias=False)
 _GEMMA2 = replace(_GEMMA, norms=4)
 _GEMMA3 = replace(_GEMMA2, qk_norm="head")
-_COHERE = Family(tied=True, norms=1, qk_norm="", mlp_bias=False)
+_COHERE = Family(tied=True, norms=1, qk_norm="full", qk_norm_flag="use_qk_norm", mlp_bias=False)
 _DEEPSEEK3 = Family(router_bias=True, mlp_bias=False)
 
 FAMILIES: dict[str, Family] = {
-    "afmoe": Family(norms=4, qk_norm="head", router_bias=True),
+    "afmoe": Family(norms=4, qk_norm="head", router_bias=True, gated_query=True),
     "apertus": Family(gated=False, qk_norm="head"),
     "arcee": Family(gated=False),
     "baichuan": Family(qkv_bias=False, out_bias=False),
     "bailing_moe": Family(qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias"),
     "bailing_moe_v2": Family(
-        qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", qk_norm="head", router_bias=True
+        qkv_bias="use_qkv_bias",
+        out_bias="use_bias",
+        mlp_bias="use_bias",
+        qk_norm="head",
+        qk_norm_flag="use_qk_norm",
+        router_bias=True,
     ),
     "bamba": Family(),
     "bert": _BERT,
     "bloom": replace(_LAYER_NORM, tied=True, embedding_norm=True),
     "chatglm": Family(qkv_bias="add_qkv_bias", out_bias="add_bias_linear", mlp_bias="add_bias_linear"),
     "cohere": _COHERE,
-    "cohere2": _COHERE,
+    "cohere2": replace(_COHERE, qk_norm=""),
+    "cohere2_moe": replace(_COHERE, qk_norm=""),
     "dbrx": Family(qkv_bias=False, out_bias=False),
     "deepseek": Family(mlp_bias=False),
     "deepseek_v2": Family(mlp_bias=False),
@@ -79,7 +86,7 @@ FAMILIES: dict[str, Family] = {
     "gemma4_text": _GEMMA3,
     "glm": Family(out_bias=False, mlp_bias=False),
     "glm4": Family(out_bias=False, mlp_bias=False, norms=4),
-    "glm4_moe": Family(out_bias=False, mlp_bias=False, router_bias=True),
+    "glm4_moe": Family(out_bias=False, mlp_bias=False, router_bias=True, qk_norm="head", qk_norm_flag="use_qk_norm"),
     "glm4_moe_lite": _DEEPSEEK3,
     "glm4v_moe_text": Family(out_bias=False, mlp_bias=False, router_bias=True),
     "glm4v_text": Family(out_bias=False, mlp_bias=False, norms=4),
@@ -93,9 +100,25 @@ FAMILIES: dict[str, Family] = {
     "granitemoe": Family(),
     "granitemoehybrid": Family(),
     "granitemoeshared": Family(),
+    "gpt_neo": replace(_LAYER_NORM, tied=True, qkv_bias=False, learned_positions=0),
+    "hy_v3": Family(qk_norm="head", router_bias=True),
+    "longcat_flash": Family(mlp_bias=False, router_bias=True),
+    "mamba": Family(tied=True, norms=1),
+    "falcon_mamba": Family(tied=True, norms=1),
+    "mamba2": Family(tied=True, norms=1),
+    "gemma3n_text": _GEMMA3,
+    "mellum": Family(qk_norm="head"),
+    "minimax_m3": Family(qk_norm="head", router_bias=True),
+    "mllama_text_model": Family(mlp_bias=False),
+    "olmo_hybrid": Family(qk_norm="full"),
+    "solar_open": Family(router_bias=True),
+    "step3p5": Family(qk_norm="head", router_bias=True),
+    "step3p7": Family(qk_norm="head", router_bias=True),
+    "zamba2": Family(tied=True),
+    "deepseek_v4": Family(mlp_bias=False, sinks=True),
     "helium": Family(),
-    "hunyuan_v1_dense": Family(qk_norm="head"),
-    "hunyuan_v1_moe": Family(qk_norm="head"),
+    "hunyuan_v1_dense": Family(qk_norm="head", qk_norm_flag="use_qk_norm"),
+    "hunyuan_v1_moe": Family(qk_norm="head", qk_norm_flag="use_qk_norm"),
     "internlm": Family(qkv_bias="bias", out_bias="bias", mlp_bias=False),
     "internlm2": Family(qkv_bias="bias", out_bias="bias", mlp_bias=False),
     "internlm3": Family(qkv_bias="qkv_bias", out_bias="bias", mlp_bias="bias"),
@@ -151,7 +174,14 @@ FAMILIES: dict[str, Family] = {
     "seed_oss": Family(qkv_bias="attention_bias", out_bias="attention_out_bias"),
     "smollm3": _LLAMA,
     "solar": _LLAMA,
-    "stablelm": Family(norm_bias=True, qkv_bias="use_qkv_bias", out_bias=False, mlp_bias=False),
+    "stablelm": Family(
+        norm_bias=True,
+        qk_norm="full",
+        qk_norm_flag="qk_layernorm",
+        qkv_bias="use_qkv_bias",
+        out_bias=False,
+        mlp_bias=False,
+    ),
     "starcoder2": Family(
         tied=True, gated=False, norm_bias=True, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias"
     ),
@@ -166,12 +196,17 @@ SAME_FAMILY: dict[str, str] = {
     "code_llama": "llama",
     "deepseek_vl_v2": "deepseek_v2",
     "gemma3n": "gemma3n_text",
+    "deepseek_ref": "deepseek_v4",
     "gemma4": "gemma4_text",
     "internlm2_ve": "internlm2",
     "kimi_k25": "kimi_k2",
     "llama4": "llama4_text",
     "minicpmv": "qwen2",
+    "minimax_text_01": "minimax",
+    "minimax_m1": "minimax",
+    "mllama": "mllama_text_model",
     "mt5": "t5",
+    "umt5": "t5",
     "new": "nomic_bert",
     "qwen2_vl": "qwen2",
     "qwen2_5_vl": "qwen2",
@@ -188,12 +223,12 @@ SAME_FAMILY: dict[str, str] = {
 }
 
 
+def family_name(model_type: str) -> str:
+    """The one name under which this model type's traits are kept."""
+    key = model_type.lower()
+    return SAME_FAMILY.get(key, key)
+
+
 def family_of(model_type: str) -> Family:
     """The family's traits; an unknown type is read as Llama-like, which its config fields then refine."""
-    key = model_type.lower()
-    return FAMILIES.get(SAME_FAMILY.get(key, key), _LLAMA)
-
-
-def is_known(model_type: str) -> bool:
-    key = model_type.lower()
-    return SAME_FAMILY.get(key, key) in FAMILIES
+    return FAMILIES.get(family_name(model_type), _LLAMA)

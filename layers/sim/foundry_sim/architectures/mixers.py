@@ -41,43 +41,48 @@ def attention(
     kind: MixerKind,
     window: int | None = None,
     *,
-    heads: int | None = None,
-    kv_heads: int | None = None,
-    head_dim: int | None = None,
-    v_head_dim: int | None = None,
+    heads: tuple[int, int, int] | None = None,
+    shares_cache: bool = False,
+    one_projection: bool = False,
 ) -> Mixer:
-    """Multi-head, grouped-query or multi-query attention of one layer."""
-    own_heads, own_kv, own_dim = (heads, kv_heads, head_dim) if heads and kv_heads and head_dim else head_counts(config)
-    heads, kv_heads, head_dim = heads or own_heads, kv_heads or own_kv, head_dim or own_dim
-    v_dim = v_head_dim or head_dim
+    """Multi-head, grouped-query or multi-query attention of one layer. ``heads`` overrides query heads, KV heads and
+    head dimension; a layer that ``shares_cache`` reads an earlier layer's K/V and has none of its own; with
+    ``one_projection`` keys and values come from one matrix."""
+    query_heads, kv_heads, head_dim = heads or head_counts(config)
+    v_dim = config.number("swa_v_head_dim" if kind == "sliding" else "v_head_dim", "v_head_dim", default=head_dim)
     hidden = hidden_size(config)
-    key_value = hidden * kv_heads * (head_dim + v_dim)
-    query = hidden * heads * head_dim * (2 if family.gated_query else 1)
-    qkv_width = heads * head_dim * (2 if family.gated_query else 1) + kv_heads * (head_dim + v_dim)
-    other = qkv_width if bias(config, family.qkv_bias) else 0
+    query_width = query_heads * head_dim * (2 if family.gated_query else 1)
+    kv_width = 0 if shares_cache else kv_heads * (head_dim if one_projection else head_dim + v_dim)
+    other = query_width + kv_width if bias(config, family.qkv_bias) else 0
     other += hidden if bias(config, family.out_bias) else 0
-    other += _qk_norm(config, family, heads, kv_heads, head_dim) + (heads if family.sinks else 0)
+    other += _qk_norm(config, family, query_heads, kv_heads, head_dim) // (2 if shares_cache else 1)
+    other += query_heads if family.sinks or _sliding_sinks(config, kind) else 0
     return Mixer(
         kind,
-        projection_parameters=query + key_value + heads * v_dim * hidden,
-        key_value_parameters=key_value,
+        projection_parameters=hidden * (query_width + kv_width) + query_heads * v_dim * hidden,
+        key_value_parameters=hidden * kv_width,
         other_parameters=other,
-        heads=heads,
+        heads=query_heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         v_head_dim=v_dim,
         window=window,
-        kv_elements_per_token=0 if kind == "encoder" else kv_heads * (head_dim + v_dim),
+        kv_elements_per_token=0 if kind == "encoder" or shares_cache else kv_heads * (head_dim + v_dim),
     )
 
 
+def _sliding_sinks(config: Reader, kind: MixerKind) -> bool:
+    return kind == "sliding" and config.flag("add_swa_attention_sink_bias")
+
+
 def _qk_norm(config: Reader, family: Family, heads: int, kv_heads: int, head_dim: int) -> int:
+    """Norms on queries and keys: per head dimension, or over the whole width; some families switch them by flag."""
     mode = family.qk_norm
-    if not mode and config.flag("use_qk_norm", "qk_layernorm", "qk_norm") and config.text("model_type") in {"cohere"}:
-        mode = "heads"
+    if family.qk_norm_flag:
+        mode = mode if config.flag(family.qk_norm_flag) else ""
     if mode == "head":
         return 2 * head_dim
-    return (heads + kv_heads) * head_dim if mode in {"heads", "full"} else 0
+    return (heads + kv_heads) * head_dim if mode == "full" else 0
 
 
 def latent_attention(config: Reader, family: Family) -> Mixer:
@@ -123,7 +128,7 @@ def window_of(config: Reader) -> int | None:
     """The sliding window in tokens; None when absent or switched off."""
     if config.raw("use_sliding_window") is False:
         return None
-    value = config.number("sliding_window", "sliding_window_size", default=0, high=VOCAB_MAX * 256)
+    value = config.number("sliding_window", "sliding_window_size", "local_attention", default=0, high=VOCAB_MAX * 256)
     return value or None
 
 

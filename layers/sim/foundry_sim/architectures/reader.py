@@ -21,12 +21,14 @@ class Reader:
         self._where = where
 
     def raw(self, *names: str) -> Any:
-        """The first of these fields that is present and not null, else the family's default, else None."""
-        for source in (self._config, self._defaults):
-            for name in names:
-                if source.get(name) is not None:
-                    return source[name]
-        return None
+        """The first of these fields that is present and not null, else the family's default, else None. A field that
+        the config sets to null has no default: null means "not used"."""
+        for name in names:
+            if self._config.get(name) is not None:
+                return self._config[name]
+        if any(name in self._config for name in names):
+            return None
+        return next((self._defaults[name] for name in names if name in self._defaults), None)
 
     def has(self, *names: str) -> bool:
         return self.raw(*names) is not None
