@@ -153,10 +153,10 @@ def _windowed(text: Reader, family: Family, key: str, kind: str, kv_heads: Any) 
     if kind == "chunked":
         window = text.number("attention_chunk_size", default=0, high=POSITIONS_MAX)
         return mixers.attention(text, family, "chunked" if window else "full", window or None, heads=heads)
-    window = mixers.window_of(text) if kind == "sliding" else 0
-    if window and key == "mimo_v2_flash":
+    span = mixers.window_of(text) if kind == "sliding" else None
+    if span and key == "mimo_v2_flash":
         heads = (heads[0], text.number("swa_num_key_value_heads", default=2 * heads[1], low=1, high=heads[0]), heads[2])
-    return mixers.attention(text, family, "sliding" if window else "full", window or None, heads=heads)
+    return mixers.attention(text, family, "sliding" if span else "full", span, heads=heads)
 
 
 def _assemble(
