@@ -14,8 +14,11 @@ stream records                  are not saved although the read positions are, s
 
 import copy
 import importlib
+import io
 import os
+import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +89,21 @@ class Engine:
     def _patch(self, executor: Executor) -> None:
         functions = self._app._get_module("lambda_svc")
 
+        in_subprocess = functions._execute_function_warm
+
         def execute(func: dict[str, Any], event: Any, request_id: str) -> dict[str, Any]:
-            outcome = executor.invoke(_function(func.get("config") or func), event, request_id)
+            config = func.get("config") or func
+            if not config["Runtime"].startswith("python"):
+                answer: dict[str, Any] = in_subprocess(func, event, request_id)
+                return answer
+            outcome = executor.invoke(_function(config, func.get("code_zip")), event, request_id)
             return {"body": outcome.payload, "error": outcome.failed, "log": outcome.log}
 
+        def shared() -> dict[str, str]:
+            configs = [record.get("config") or record for record in functions._functions.all_values()]
+            return {name: value for config in configs for name, value in _variables(config).items()}
+
+        executor.shared = shared
         functions._execute_function_warm = execute
         functions._snapstart_provision_version_async = _activate
         functions._emit_lambda_logs = _ignore
@@ -139,8 +153,11 @@ def start(port: int, state: Path, executor: Executor) -> Engine:
     return Engine(executor)
 
 
-def _function(config: dict[str, Any]) -> Function:
-    variables: dict[str, str] = (config.get("Environment") or {}).get("Variables") or {}
+def _variables(config: dict[str, Any]) -> dict[str, str]:
+    return (config.get("Environment") or {}).get("Variables") or {}
+
+
+def _function(config: dict[str, Any], code: bytes | None) -> Function:
     return Function(
         arn=config["FunctionArn"],
         name=config["FunctionName"],
@@ -148,8 +165,17 @@ def _function(config: dict[str, Any]) -> Function:
         timeout_s=float(config.get("Timeout", 3)),
         memory_mb=int(config.get("MemorySize", 128)),
         version=config.get("Version", "$LATEST"),
-        environment=tuple(sorted(variables.items())),
+        environment=tuple(sorted(_variables(config).items())),
+        source=_source(config["Handler"], code) if code else None,
     )
+
+
+@cache
+def _source(handler: str, code: bytes) -> str | None:
+    """The handler's module when the package holds it; ours hold none, they run from the checkout."""
+    path = handler.rpartition(".")[0].replace(".", "/") + ".py"
+    with zipfile.ZipFile(io.BytesIO(code)) as package:
+        return package.read(path).decode() if path in package.namelist() else None
 
 
 def _positions(functions: Any) -> dict[str, list[int]]:

@@ -4,6 +4,11 @@ As in Lambda, one environment (here a thread with its own event loop and ``os.en
 time and is kept warm for the next; concurrent invocations get environments of their own, so a long task never makes
 an API call wait. A timed-out environment is abandoned: its thread cannot be killed, but nothing waits for it, and
 what it would still write is refused by the attempt number that every task carries.
+
+Where Lambda gives each environment a process, ours share one, and so share what modules keep. Hence two rules: a
+function reads its own variables over those of all functions, so that what a module keeps from its first reader is
+right for the next one; and batches of records (streams, queues) run one at a time per function, because batch
+processors keep the state of the batch at hand.
 """
 
 import asyncio
@@ -14,10 +19,13 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 from . import environ
@@ -40,6 +48,8 @@ class Function:
     memory_mb: int = 128
     version: str = "$LATEST"
     environment: tuple[tuple[str, str], ...] = ()
+    # Source of a handler that is not part of the checkout (CDK writes some into its templates).
+    source: str | None = field(default=None, repr=False)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -88,15 +98,17 @@ class _Job:
 class _Environment(threading.Thread):
     """One warm execution environment of one function."""
 
-    def __init__(self, function: Function, on_idle: Callable[["_Environment"], bool]) -> None:
+    def __init__(
+        self, function: Function, shared: Mapping[str, str], on_idle: Callable[["_Environment"], bool]
+    ) -> None:
         super().__init__(daemon=True, name=f"lambda-{function.name}")
-        self.function, self._on_idle = function, on_idle
+        self.function, self._shared, self._on_idle = function, shared, on_idle
         self.jobs: queue.Queue[_Job | None] = queue.Queue()
 
     def run(self) -> None:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        with environ.scope(self.function.variables):
+        with environ.scope({**self._shared, **self.function.variables}):
             while (job := self.jobs.get()) is not None:
                 outcome = _invoke(self.function, job)
                 again = self._on_idle(self)
@@ -113,22 +125,34 @@ class Executor:
         self._lock = threading.Lock()
         self._idle: dict[Function, list[tuple[float, _Environment]]] = {}
         self._abandoned: set[_Environment] = set()
+        self._batches: dict[str, threading.Lock] = {}
         self._on_done = on_done
+        self.shared: Callable[[], Mapping[str, str]] = dict
 
     def invoke(self, function: Function, event: Any, request_id: str) -> Outcome:
         """Run the handler on a copy of ``event``; never raises for what the handler does."""
-        environment, job = self._lease(function), _Job(json.loads(json.dumps(event)), request_id)
-        environment.jobs.put(job)
-        try:
-            outcome = job.outcome.result(timeout=function.timeout_s)
-        except TimeoutError:
-            outcome = self._abandon(environment, request_id)
+        with self._turn(function, event):
+            outcome = self._run(function, event, request_id)
         self._on_done()
         if outcome.failed:
             error = outcome.payload
             log.warning("%s: %s: %s", function.name, error["errorType"], error["errorMessage"])
             log.info("%s", outcome.log)
         return outcome
+
+    def _turn(self, function: Function, event: Any) -> AbstractContextManager[Any]:
+        if not (isinstance(event, dict) and "Records" in event):
+            return nullcontext()
+        with self._lock:
+            return self._batches.setdefault(function.arn, threading.Lock())
+
+    def _run(self, function: Function, event: Any, request_id: str) -> Outcome:
+        environment, job = self._lease(function), _Job(json.loads(json.dumps(event)), request_id)
+        environment.jobs.put(job)
+        try:
+            return job.outcome.result(timeout=function.timeout_s)
+        except TimeoutError:
+            return self._abandon(environment, request_id)
 
     def close(self) -> None:
         """Let idle environments end; running ones end with their invocation."""
@@ -143,7 +167,7 @@ class Executor:
             warm = self._idle.setdefault(function, [])
             if warm:
                 return warm.pop()[1]
-        environment = _Environment(function, self._release)
+        environment = _Environment(function, self.shared(), self._release)
         environment.start()
         return environment
 
@@ -172,7 +196,7 @@ class Executor:
 
 def _invoke(function: Function, job: _Job) -> Outcome:
     try:
-        handler = _load(function.handler)
+        handler = _load(function)
         result = handler(job.event, LambdaContext(function, job.request_id))
         return Outcome(_marshal(result))
     except _RuntimeFault as fault:
@@ -190,20 +214,31 @@ class _RuntimeFault(Exception):
         self.error_type = error_type
 
 
-def _load(handler: str) -> Handler:
-    module_name, _, attribute = handler.rpartition(".")
+def _load(function: Function) -> Handler:
+    module_name, _, attribute = function.handler.rpartition(".")
     try:
-        module = importlib.import_module(module_name)
+        module = _module(function, module_name)
     except ImportError as error:
         log.exception("cannot import %s", module_name)
-        raise _RuntimeFault("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}") from error
+        message = f"Unable to import module '{module_name}': {error}"
+        raise _RuntimeFault("Runtime.ImportModuleError", message) from error
     try:
         found: Handler = getattr(module, attribute)
     except AttributeError as error:
-        raise _RuntimeFault(
-            "Runtime.HandlerNotFound", f"Handler '{attribute}' missing on module '{module_name}'"
-        ) from error
+        message = f"Handler '{attribute}' missing on module '{module_name}'"
+        raise _RuntimeFault("Runtime.HandlerNotFound", message) from error
     return found
+
+
+def _module(function: Function, name: str) -> ModuleType:
+    return importlib.import_module(name) if function.source is None else _from_source(name, function.source)
+
+
+@cache
+def _from_source(name: str, source: str) -> ModuleType:
+    module = ModuleType(name)
+    exec(compile(source, f"{name}.py", "exec"), module.__dict__)  # noqa: S102 (the function's own code, as deployed)
+    return module
 
 
 def _marshal(result: Any) -> Any:
