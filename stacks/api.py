@@ -1,6 +1,7 @@
 """The public REST API: one route table, one Lambda per domain, tokens of the user pool checked before any code runs."""
 
 import json
+from collections.abc import Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_apigatewayv2 as http
@@ -12,12 +13,13 @@ from constructs import Construct
 
 from stacks import routes
 from stacks.config import Config
+from stacks.constructs.checks import accept
 from stacks.constructs.flow import Flow
 from stacks.constructs.function import DomainFunction
 from stacks.constructs.stack import FoundryStack
 from stacks.data import DataStack
 from stacks.identity import IdentityStack
-from stacks.metrics import MetricsStack
+from stacks.metrics import METERING_PREFIX, MetricsStack
 from stacks.workflows import WorkflowsStack
 
 _LAYERS = {"sim": ("sim",), "metrics": ("metrics",), "cluster": ("kube",)}
@@ -44,6 +46,7 @@ class ApiStack(FoundryStack):
         self.api = self._http_api()
         self.stage = self._stage()
         self._add_routes(identity)
+        accept(self.api, "APIG4", "Only /gateway: gateways carry a token of their own, which the app domain checks.")
         self.show("ApiUrl", self.api.api_endpoint)
 
     def _function(self, domain: str, data: DataStack) -> DomainFunction:
@@ -66,7 +69,7 @@ class ApiStack(FoundryStack):
         app.set("USER_POOL_ID", identity.pool.user_pool_id)
         app.allow([f"cognito-idp:{action}" for action in _USER_ADMINISTRATION], identity.pool.user_pool_arn)
         app.set("METERING_BUCKET", metrics.bucket.bucket_name)
-        app.allow(("s3:PutObject",), metrics.bucket.arn_for_objects("metering/*"))  # presigned for gateways
+        app.allow_objects(("s3:PutObject",), metrics.bucket_name, METERING_PREFIX)  # presigned for gateways
         self.functions["metrics"].set("CLICKHOUSE_DSN", self.config.clickhouse_dsn)
 
     def _http_api(self) -> http.HttpApi:
@@ -104,13 +107,16 @@ class ApiStack(FoundryStack):
             for path in routes.paths(domain):
                 self._route(path, target, tokens)
             if domain == "app":
-                self._route(routes.GATEWAY, target, http.HttpNoneAuthorizer())
+                self._route(routes.GATEWAY, target, http.HttpNoneAuthorizer(), routes.GATEWAY_METHODS)
 
     def _integration(self, domain: str, function: DomainFunction) -> integrations.HttpLambdaIntegration:
         """Behind an alias, which is what a snapshot of an initialised function hangs on (see `Config.snap_start`)."""
         live = lambda_.Alias(self, f"{domain}-live", alias_name="live", version=function.function.current_version)
         return integrations.HttpLambdaIntegration(domain, live, scope_permission_to_route=False)
 
-    def _route(self, path: str, target: http.HttpRouteIntegration, tokens: http.IHttpRouteAuthorizer) -> None:
-        methods = [http.HttpMethod[method] for method in routes.METHODS]
-        self.api.add_routes(path=path, methods=methods, integration=target, authorizer=tokens)
+    def _route(
+        self, path: str, target: http.HttpRouteIntegration, authorizer: http.IHttpRouteAuthorizer,
+        methods: Sequence[str] = routes.METHODS,
+    ) -> None:  # fmt: skip
+        allowed = [http.HttpMethod[method] for method in methods]
+        self.api.add_routes(path=path, methods=allowed, integration=target, authorizer=authorizer)

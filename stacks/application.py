@@ -6,8 +6,10 @@ from typing import Any
 
 import aws_cdk as cdk
 
+from stacks.alarms import AlarmsStack
 from stacks.api import ApiStack
 from stacks.config import FLAGS, from_context
+from stacks.constructs.checks import check
 from stacks.data import DataStack
 from stacks.events import EventsStack
 from stacks.gateway import GatewayStack
@@ -38,4 +40,7 @@ def build(outdir: str | None = None, context: Mapping[str, Any] | None = None) -
     metrics = MetricsStack(app, config, data, events)
     api = ApiStack(app, config, data=data, identity=identity, workflows=workflows, metrics=metrics)
     gateway = GatewayStack(app, config)
+    if config.alarm_email:
+        AlarmsStack(app, config, events=events, workflows=workflows, metrics=metrics, api=api)
+    check(app)
     return Application(app, data, identity, events, workflows, metrics, api, gateway)

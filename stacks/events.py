@@ -6,6 +6,7 @@ from aws_cdk import aws_lambda_event_sources as sources
 from constructs import Construct
 
 from stacks.config import Config
+from stacks.constructs.checks import accept
 from stacks.constructs.function import DomainFunction
 from stacks.constructs.queue import dead_letter_queue
 from stacks.constructs.stack import FoundryStack
@@ -32,6 +33,7 @@ class EventsStack(FoundryStack):
         self.relay.set("EVENT_BUS", self.bus.event_bus_name)
         self.relay.allow(("events:PutEvents",), self.bus.event_bus_arn)
         self.dead = dead_letter_queue(self, "RelayDead", name=config.name("relay-dlq"))
+        accept(self.dead, "SQS3", "It is the dead-letter queue, of event source mappings.")
         self.dead.grant_send_messages(self.relay.function)
         for name, table in data.tables.items():
             self._read_stream(name, table)

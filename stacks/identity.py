@@ -5,6 +5,7 @@ from aws_cdk import aws_cognito as cognito
 from constructs import Construct
 
 from stacks.config import Config
+from stacks.constructs.checks import accept
 from stacks.constructs.stack import FoundryStack
 
 ROLES = ("admin", "developer", "operator", "auditor", "client")
@@ -15,6 +16,8 @@ class IdentityStack(FoundryStack):
     def __init__(self, scope: Construct, config: Config) -> None:
         super().__init__(scope, "identity", config)
         self.pool = self._pool()
+        accept(self.pool, "COG2", "A second factor (TOTP) is each person's choice; an operator can make it mandatory.")
+        accept(self.pool, "COG8", "The Plus plan is billed per person and month.")
         for role in ROLES:
             cognito.CfnUserPoolGroup(self, f"Group-{role}", user_pool_id=self.pool.user_pool_id, group_name=role)
         domain = cognito.CognitoDomainOptions(domain_prefix=f"{config.name('')}{cdk.Aws.ACCOUNT_ID}")

@@ -9,13 +9,14 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from stacks.config import Config
+from stacks.constructs.checks import accept
 from stacks.constructs.function import DomainFunction
 from stacks.constructs.queue import QueueWithDlq
 from stacks.constructs.stack import FoundryStack
 from stacks.data import DataStack
 from stacks.events import EventsStack
 
-_PREFIX = "metering/"
+METERING_PREFIX = "metering/"
 _KEPT_DAYS = 400  # a year of raw batches, and time to notice
 
 
@@ -27,9 +28,12 @@ class MetricsStack(FoundryStack):
         )
         self.loader.set("CLICKHOUSE_DSN", config.clickhouse_dsn)
         self.loads = self._consume(self.loader, batch_size=10)
+        self.bucket_name = (
+            f"{config.name('metering')}-{cdk.Aws.ACCOUNT_ID}-{cdk.Aws.REGION}"  # unique among all accounts
+        )
         self.bucket = self._bucket(self.loads)
         self.loader.set("METERING_BUCKET", self.bucket.bucket_name)
-        self.loader.allow(("s3:GetObject",), self.bucket.arn_for_objects(f"{_PREFIX}*"))
+        self.loader.allow_objects(("s3:GetObject",), self.bucket_name, METERING_PREFIX)
         self.on_event = DomainFunction(
             self, "metrics", "on_event", config=config, timeout_s=60, memory_mib=256, layers=("metrics",)
         )
@@ -46,13 +50,14 @@ class MetricsStack(FoundryStack):
 
     def _bucket(self, target: QueueWithDlq) -> s3.Bucket:
         bucket = s3.Bucket(
-            self, "Metering", bucket_name=f"{self.config.name('metering')}-{cdk.Aws.ACCOUNT_ID}-{cdk.Aws.REGION}",
+            self, "Metering", bucket_name=self.bucket_name,
             encryption=s3.BucketEncryption.S3_MANAGED, block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True, removal_policy=self.removal,
             lifecycle_rules=[s3.LifecycleRule(
                 expiration=cdk.Duration.days(_KEPT_DAYS), abort_incomplete_multipart_upload_after=cdk.Duration.days(2)
             )],
         )  # fmt: skip
+        accept(bucket, "S1", "Batches are written with presigned URLs that the app domain logs.")
         self._notify(bucket, target)
         return bucket
 
@@ -70,7 +75,7 @@ class MetricsStack(FoundryStack):
             queue_configurations=[s3.CfnBucket.QueueConfigurationProperty(
                 event="s3:ObjectCreated:*", queue=target.queue.queue_arn,
                 filter=s3.CfnBucket.NotificationFilterProperty(s3_key=s3.CfnBucket.S3KeyFilterProperty(
-                    rules=[s3.CfnBucket.FilterRuleProperty(name="prefix", value=_PREFIX)]
+                    rules=[s3.CfnBucket.FilterRuleProperty(name="prefix", value=METERING_PREFIX)]
                 )),
             )]
         )  # fmt: skip

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ _PLATFORM = "aarch64-manylinux_2_28"
 _SKIP = shutil.ignore_patterns("__pycache__", "*.pyc")
 # Layer → the package of ours that it carries; the rest of it is requirements/layer-<name>.txt.
 LAYERS = {"base": "layers/core/foundry_core", "sim": "layers/sim/foundry_sim", "kube": None, "metrics": None}
+# scipy comes along only because xgboost reads scipy.sparse; these parts of it are never imported, and the code of a
+# function with all its layers may not exceed 250 MB.
+UNUSED = {
+    "sim": tuple(f"scipy/{part}" for part in (
+        "cluster", "constants", "datasets", "differentiate", "fft", "fftpack", "integrate", "interpolate", "io", "misc",
+        "ndimage", "odr", "optimize", "signal", "spatial", "stats",
+    )),
+}  # fmt: skip
 
 
 @jsii.implements(cdk.ILocalBundling)
@@ -87,6 +95,7 @@ def fill_layer(name: str, output: Path) -> None:
     """Install a layer's locked wheels and our package of it under `output/python`."""
     target = output / "python"
     _install(ROOT / "requirements" / f"layer-{name}.txt", target)
+    _prune(target, UNUSED.get(name, ()))
     package = LAYERS[name]
     if package:
         shutil.copytree(ROOT / package, target / Path(package).name, ignore=_SKIP)
@@ -100,7 +109,14 @@ def _install(requirements: Path, target: Path) -> None:
         "--python-platform", _PLATFORM, "--python-version", _PYTHON, "--target", str(target), "-r", str(requirements),
     ]  # fmt: skip
     subprocess.run(command, check=True, env={**os.environ, "PIP_CONFIG_FILE": os.devnull})  # noqa: S603
-    shutil.rmtree(target / "bin", ignore_errors=True)
+
+
+def _prune(target: Path, unused: Iterable[str]) -> None:
+    folders = [target / "bin", *(target / part for part in unused), *target.glob("*/**/tests")]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    for stub in target.glob("**/*.pyi"):
+        stub.unlink()
 
 
 def _compile(folder: Path, seen_as: str) -> None:

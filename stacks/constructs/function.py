@@ -10,6 +10,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from stacks.config import Config
+from stacks.constructs.checks import accept
 from stacks.constructs.code import RUNTIME, Layers, domain_code
 from stacks.constructs.flow import Flow
 from stacks.constructs.table import DomainTable
@@ -40,6 +41,11 @@ class DomainFunction(Construct):
                 "POWERTOOLS_METRICS_NAMESPACE": "Foundry",
             },
         )  # fmt: skip
+        accept(
+            self.function,
+            "L1",
+            "Locked wheels and byte code are built for Python 3.13; the project supports up to 3.13.",
+        )
 
     def _log_group(self, name: str) -> logs.LogGroup:
         group = logs.LogGroup(
@@ -53,6 +59,15 @@ class DomainFunction(Construct):
 
     def allow(self, actions: Sequence[str], resource: str) -> None:
         self._allow_all([iam.PolicyStatement(actions=list(actions), resources=[resource])])
+
+    def allow_objects(self, actions: Sequence[str], bucket: str, prefix: str) -> None:
+        """``bucket`` by its physical name, in which account and region are still CloudFormation's to fill in."""
+        objects = f":s3:::{bucket}/{prefix}*"
+        self.allow(actions, f"arn:{cdk.Aws.PARTITION}{objects}")
+        shown = objects.replace(cdk.Aws.ACCOUNT_ID, "<AWS::AccountId>").replace(cdk.Aws.REGION, "<AWS::Region>")
+        accept(
+            self, f"IAM5[Resource::arn:<AWS::Partition>{shown}]", f"Objects under {prefix} are named by their writers."
+        )
 
     def use_table(self, domain: str, table: DomainTable) -> None:
         self.set(f"{domain.upper()}_TABLE", table.name)
