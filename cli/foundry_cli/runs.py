@@ -7,7 +7,7 @@ from foundry_cli.context import AsJson, Project, project_of
 from foundry_cli.errors import CliError
 from foundry_cli.output import console, show_json, show_list
 
-runs_app = typer.Typer(no_args_is_help=True, help="Follow, cancel and retry long work.")
+runs_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Follow, cancel and retry long work.")
 _MARKS = {"succeeded": "[green]✓[/]", "failed": "[red]✗[/]", "running": "[cyan]…[/]", "undone": "[yellow]↩[/]"}
 
 
