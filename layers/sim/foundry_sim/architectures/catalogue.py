@@ -30,18 +30,53 @@ def config_of(name: str) -> dict[str, Any]:
     return _read(path)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1)
+def _aliases() -> dict[str, str]:
+    """Other repo ids with the same config (instruct and base models, re-uploads), in lower case."""
+    table: dict[str, str] = json.loads((DATA.parent / "architecture_aliases.json").read_bytes())
+    return {alias.lower(): name.lower() for alias, name in table.items()}
+
+
+def _bundled(model: str) -> Path | None:
+    """By repo id, by alias, or by the part after the slash when only one bundled model has it."""
+    key = model.strip().lower()
+    key = _aliases().get(key, key)
+    found = _index().get(key)
+    if found or "/" in key:
+        return found
+    same = {_aliases().get(name, name) for name in (*_index(), *_aliases()) if name.rsplit("/", 1)[-1] == key}
+    return _index()[same.pop()] if len(same) == 1 else None
+
+
 def load(model: str) -> Architecture:
-    """A bundled name or a path to a config.json (or the folder that holds it)."""
-    path = _index().get(model.strip().lower())
-    if path:
-        return from_config(_read(path), path.stem.replace("--", "/"))
+    """A bundled name or alias, or a path to a config.json (or the folder that holds it)."""
+    path = _bundled(model)
+    return _load_bundled(path) if path else _load_local(model)
+
+
+@lru_cache(maxsize=512)
+def _load_bundled(path: Path) -> Architecture:
+    return from_config(_read(path), path.stem.replace("--", "/"))
+
+
+def _load_local(model: str) -> Architecture:
     local = Path(model)
-    if local.is_dir():
-        local = local / "config.json"
-    if local.suffix == ".json" and local.is_file():
-        return from_config(_read(local), local.parent.name or local.stem)
-    raise ArchitectureError(f"model '{model[:120]}' is not bundled; give the path of its config.json")
+    try:
+        local = local / "config.json" if local.is_dir() else local
+        found = local.suffix == ".json" and local.is_file()
+    except (OSError, ValueError):
+        found = False
+    if not found:
+        raise ArchitectureError(f"model '{model[:120]}' is not bundled; give the path of its config.json")
+    return from_config(_read(local), local.parent.name or local.stem)
+
+
+def config_of(model: str) -> dict[str, Any]:
+    """The bundled config.json facts of a repo id or alias; ArchitectureError when it is not bundled."""
+    path = _bundled(model)
+    if path is None:
+        raise ArchitectureError(f"model '{model[:120]}' is not bundled; give its config.json")
+    return _read(path)
 
 
 def _read(path: Path) -> dict[str, Any]:

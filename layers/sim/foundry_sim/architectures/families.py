@@ -181,7 +181,7 @@ FAMILIES: dict[str, Family] = {
         qkv_bias="use_qkv_bias",
         out_bias=False,
         mlp_bias=False,
-    ),  # fmt: skip
+    ),
     "starcoder2": Family(
         tied=True, gated=False, norm_bias=True, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias"
     ),
