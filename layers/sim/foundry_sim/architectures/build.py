@@ -170,7 +170,7 @@ def _assemble(
 ) -> Architecture:
     hidden = mixers.hidden_size(text)
     vocab = text.number("vocab_size", "padded_vocab_size", low=1, high=VOCAB_MAX)
-    tied = text.flag("tie_word_embeddings", default=top.flag("tie_word_embeddings", default=family.tied))
+    tied = ends.tied(top, text, family)
     attending = next((block.mixer for block in blocks if block.mixer.heads), blocks[0].mixer)
     moe = next((block.feed_forward for block in blocks if block.feed_forward.kind == "moe"), None)
     widths = [block.feed_forward.intermediate for block in blocks if block.feed_forward.intermediate]

@@ -22,14 +22,6 @@ def bundled_names() -> list[str]:
     return sorted(path.stem.replace("--", "/") for path in _index().values())
 
 
-def config_of(name: str) -> dict[str, Any]:
-    """The bundled config of that repo id (any case); never a path. ArchitectureError when it is not bundled."""
-    path = _index().get(name.strip().lower())
-    if path is None:
-        raise ArchitectureError(f"model '{name[:120]}' is not bundled")
-    return _read(path)
-
-
 @lru_cache(maxsize=1)
 def _aliases() -> dict[str, str]:
     """Other repo ids with the same config (instruct and base models, re-uploads), in lower case."""

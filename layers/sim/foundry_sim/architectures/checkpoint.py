@@ -1,5 +1,6 @@
 """The precision a checkpoint ships in, from ``quantization_config`` and ``torch_dtype``."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +8,10 @@ from foundry_sim.architectures.reader import Reader
 from foundry_sim.errors import PrecisionError
 from foundry_sim.precision import Precision, canonical
 
-_ATTENTION_MARKS = ("self_attn", "attn", "attention")
-_DENSE_MARKS = ("shared_expert", "gate_proj", "(gate|up", "down_proj", "mlp.gate_up")
+# Ignore entries that name a whole attention module or its large projections (not its indexer or norms), and those that
+# name shared experts or the plain MLP.
+_ATTENTION = re.compile(r"(attn|attention)(\.?\*|\.?\*\$|\$|)$|attn\.(q_proj|q_b_proj|qkv_proj|kv_b_proj|o_proj|wq_b)")
+_DENSE = re.compile(r"shared_expert|mlp\.(gate_proj|up_proj|down_proj|gate_up_proj)|\(gate\|up")
 
 
 def precision(top: Reader, text: Reader) -> Precision:
@@ -22,9 +25,10 @@ def precision(top: Reader, text: Reader) -> Precision:
     ignored = [
         str(item) for item in quant.items("ignore", "modules_to_not_convert", "exclude_modules", "ignored_layers")
     ]
-    attention = base if _excludes(ignored, _ATTENTION_MARKS) else weights
-    dense = base if _excludes(ignored, _DENSE_MARKS) or (weights == "mxfp4" and attention == base) else weights
-    return Precision(dense, activations, _cache(quant, base), weights, attention)
+    experts = weights if text.text("expert_dtype") not in {"fp4", "mxfp4"} else "mxfp4"
+    attention = base if _excludes(ignored, _ATTENTION) else weights
+    dense = base if _excludes(ignored, _DENSE) or (weights == "mxfp4" and attention == base) else weights
+    return Precision(dense, activations, _cache(quant, base), experts, attention)
 
 
 def _base(top: Reader, text: Reader) -> str:
@@ -82,7 +86,7 @@ def _cache(quant: Reader, base: str) -> str:
     return "fp8" if isinstance(name, str) and "fp8" in name.lower() else base
 
 
-def _excludes(ignored: list[str], marks: tuple[str, ...]) -> bool:
-    """Whether the ignore list names these matrices everywhere: by pattern, or layer after layer."""
-    hits = [item for item in ignored if any(mark in item for mark in marks)]
+def _excludes(ignored: list[str], pattern: re.Pattern[str]) -> bool:
+    """Whether the ignore list names these matrices everywhere: by a wildcard, or layer after layer."""
+    hits = [item for item in ignored if pattern.search(item)]
     return len(hits) > 8 or any("*" in item for item in hits)

@@ -23,6 +23,14 @@ def norms_per_layer(text: Reader, family: Family, key: str) -> int:
     return family.norms
 
 
+def tied(top: Reader, text: Reader, family: Family) -> bool:
+    """Whether the head reuses the embedding: as the text section says, else the whole config, else the family."""
+    for reader in (text, top):
+        if reader.states("tie_word_embeddings"):
+            return reader.flag("tie_word_embeddings")
+    return text.flag("tie_word_embeddings", default=family.tied)
+
+
 def task_of(top: Reader, family: Family) -> Task:
     """What the checkpoint's class is for."""
     classes = [str(item) for item in top.items("architectures")]

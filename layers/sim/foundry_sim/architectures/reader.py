@@ -33,6 +33,10 @@ class Reader:
     def has(self, *names: str) -> bool:
         return self.raw(*names) is not None
 
+    def states(self, name: str) -> bool:
+        """Whether the config itself, not a default, gives this field."""
+        return self._config.get(name) is not None
+
     def fail(self, name: str, complaint: str) -> ArchitectureError:
         return ArchitectureError(f"config field '{self._where}{name}' {complaint}")
 
