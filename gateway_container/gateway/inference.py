@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.core import usage as usages
 from gateway.core.authorise import refuse_blocked
 from gateway.core.headers import TO_CLIENT, TO_UPSTREAM, client_ip, token_of
+from gateway.core.policy import Exchange
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
 from gateway.core.usage import StreamReader, Usage
@@ -40,7 +41,8 @@ class Inference:
         self.named = dict(self.headers)
         self.peer = scope["client"][0] if scope.get("client") else ""
         request_id = self.named.get(b"x-request-id", b"").decode("latin-1")
-        self.exchange = self.policy.begin(scope["path"], time.monotonic(), now_ms(), request_id)
+        event_id = self.policy.new_event_id()
+        self.exchange = Exchange(event_id, scope["path"], time.monotonic(), now_ms(), request_id)
         self.sent_status = 0
         self.reader: StreamReader | None = None
         self.parts: list[bytes] = []
@@ -68,7 +70,7 @@ class Inference:
         exchange = self.exchange
         forwarded = self.named.get(b"x-forwarded-for", b"")
         address = client_ip(self.peer, forwarded, self.gateway.trusted_proxies)
-        self.policy.authorise(exchange, token_of(self.headers), address)
+        self.policy.authorise(exchange, token_of(self.named), address)
         assert self.policy.snapshot is not None
         refuse_blocked(self.policy.snapshot, address, self.named.get(b"user-agent", b"").decode("latin-1"))
         body = await self._read_body()
@@ -146,6 +148,7 @@ class Inference:
     def _outgoing_headers(self) -> list[tuple[bytes, bytes]]:
         passed = [(name, value) for name, value in self.headers if name in TO_UPSTREAM]
         request_id = self.exchange.request_id.encode()
+        passed.append((b"content-type", self.named.get(b"content-type", b"application/json")))
         return [*passed, (b"x-request-id", request_id), (b"accept-encoding", b"identity")]
 
     async def _watch_client(self) -> None:
@@ -155,7 +158,6 @@ class Inference:
     # --- downstream ---------------------------------------------------------------------------------------------
 
     async def _pass_on(self, response: httpx.Response) -> str:
-        self.policy.answered(self.exchange, response.status_code, time.monotonic())
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             self.reader = StreamReader(self.policy.adds_usage(self.exchange))
         await self._start(response.status_code, self._incoming_headers(response))
@@ -173,6 +175,8 @@ class Inference:
         kept = 0
         try:
             async for data in response.aiter_raw():
+                if not self.exchange.first_s:
+                    self.policy.first_byte(self.exchange, response.status_code, time.monotonic())
                 if self.reader is not None:
                     data = self.reader.feed(data)
                 elif kept <= MAX_READ_BYTES:

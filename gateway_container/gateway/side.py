@@ -88,7 +88,7 @@ class Side:
         @wraps(handler)
         async def checked(request: Request) -> Response:
             if not hmac.compare_digest(
-                token_of(request.scope["headers"]), self.gateway.settings.gateway_token.encode()
+                token_of(dict(request.scope["headers"])), self.gateway.settings.gateway_token.encode()
             ):
                 return refusal(Rejected("invalid_api_key"), request.url.path)
             return await handler(request)
@@ -102,7 +102,7 @@ class Side:
         peer = request.client.host if request.client else ""
         forwarded = request.headers.get("x-forwarded-for", "").encode("latin-1")
         address = client_ip(peer, forwarded, self.gateway.trusted_proxies)
-        return authorise(snapshot, token_of(request.scope["headers"]), now_ms(), address)
+        return authorise(snapshot, token_of(dict(request.scope["headers"])), now_ms(), address)
 
 
 def _model(name: str) -> dict[str, object]:

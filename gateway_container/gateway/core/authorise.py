@@ -7,13 +7,6 @@ from gateway.core.problems import Rejected
 from gateway.core.snapshot import Endpoint, Key, Network, Snapshot
 
 
-def bearer(authorization: bytes | None) -> bytes:
-    """The key inside an Authorization header value, or an empty string."""
-    if authorization is None or authorization[:7].lower() != b"bearer ":
-        return b""
-    return authorization[7:].strip()
-
-
 def authorise(snapshot: Snapshot, token: bytes, now_ms: int, client_ip: str) -> Key:
     """The key that belongs to ``token``. Raises Rejected."""
     key = snapshot.keys.get(sha256(token).digest())

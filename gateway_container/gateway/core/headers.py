@@ -1,11 +1,13 @@
 """Which headers pass, in either direction: only those named here, so nothing internal leaks in or out."""
 
+from collections.abc import Mapping
+
 from gateway.core.authorise import inside
 from gateway.core.snapshot import Network
 
 TO_UPSTREAM = frozenset({
-    b"accept", b"anthropic-beta", b"anthropic-version", b"baggage", b"content-type", b"idempotency-key", b"openai-beta",
-    b"traceparent", b"tracestate", b"user-agent",
+    b"anthropic-beta", b"anthropic-version", b"baggage", b"idempotency-key", b"openai-beta", b"traceparent",
+    b"tracestate",
 })  # fmt: skip
 TO_CLIENT = frozenset({
     b"cache-control", b"content-disposition", b"content-language", b"content-type", b"openai-model",
@@ -15,15 +17,12 @@ TO_CLIENT = frozenset({
 })  # fmt: skip
 
 
-def token_of(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The API key from a header list with lower-case names: Authorization, or Anthropic's or Azure's own header."""
-    found = b""
-    for name, value in headers:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip()
-        if name in (b"x-api-key", b"api-key"):
-            found = value.strip()
-    return found
+def token_of(named: Mapping[bytes, bytes]) -> bytes:
+    """The API key from headers with lower-case names: Authorization, or Anthropic's or Azure's own header."""
+    authorization = named.get(b"authorization", b"")
+    if authorization[:7].lower() == b"bearer ":
+        return authorization[7:].strip()
+    return (named.get(b"x-api-key") or named.get(b"api-key") or b"").strip()
 
 
 def client_ip(peer: str, forwarded_for: bytes, trusted: tuple[Network, ...]) -> str:

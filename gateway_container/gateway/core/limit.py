@@ -54,8 +54,8 @@ class Lease:
 class Scope:
     """A limit of one kind on one key, project or endpoint, as this gateway sees it."""
 
-    __slots__ = ("demand", "kind", "largest", "last_use_ms", "lease", "limit", "name", "next_lease", "nudged_ms",
-                 "retry_at_ms", "sent_ms", "starved", "taken")  # fmt: skip
+    __slots__ = ("asked", "demand", "kind", "largest", "last_use_ms", "lease", "limit", "name", "next_lease",
+                 "retry_at_ms", "sent_ms", "taken")  # fmt: skip
 
     def __init__(self, name: str, kind: str, limit: int) -> None:
         self.name = name
@@ -64,13 +64,12 @@ class Scope:
         self.lease: Lease | None = None
         self.next_lease: Lease | None = None
         self.retry_at_ms = 0  # the control plane had nothing to give; ask no earlier
-        self.starved = False  # the last answer was less than what the largest waiting request needs
+        self.asked = False  # a message about it is on its way
         self.taken = 0  # since the last message
         self.demand = 0.0  # amount per second, smoothed
         self.largest = 0  # largest amount asked since the last message
         self.last_use_ms = 0
         self.sent_ms = 0
-        self.nudged_ms = 0
 
     @property
     def target(self) -> int:
@@ -142,19 +141,18 @@ class LeaseBook:
         return scope
 
     def _ask(self, scope: Scope) -> None:
-        if scope not in self.due:
+        if scope not in self.due and not scope.asked:
             self.due.add(scope)
             self.nudge()
 
     def _roll(self, scope: Scope, now_ms: int) -> None:
         """Leave an expired lease behind and step into the next window's where it is there."""
         lease = scope.lease
-        if lease is None or lease.expires_ms > now_ms:
+        if lease is None or lease.expires_ms > now_ms or lease.expires_ms == 0:  # 0: not answered yet
             return
         if lease.window_ms is None:
             self.retired[lease.id] = (scope, lease)
         scope.lease, scope.next_lease = scope.next_lease, None
-        scope.starved = False
         if scope.kind in PER_MINUTE:
             scope.retry_at_ms = 0
 
@@ -221,6 +219,7 @@ class LeaseBook:
         if scope.lease is None:
             scope.lease = self._open(scope, now_ms)
         self._measure(scope, now_ms)
+        scope.asked = True
         lease = scope.lease
         return _request(scope, lease, max(lease.spent + lease.held + scope.target, lease.granted))
 
@@ -270,6 +269,7 @@ class LeaseBook:
         for answer in reply.leases:
             scope = self.scopes.get((answer.scope, answer.kind))
             if scope is not None and answer.lease_id in asked:
+                scope.asked = False
                 self._take_over(scope, answer, asked[answer.lease_id], now_ms)
 
     def _take_over(self, scope: Scope, answer: wire.Lease, asked: int, now_ms: int) -> None:
@@ -279,11 +279,10 @@ class LeaseBook:
             # More than was asked can only be an answer to an older message, from before something was given back.
             lease.granted = max(min(answer.granted, asked), 0)
             lease.expires_ms = answer.expires_at_ms
-            scope.starved = lease.free < scope.largest and answer.granted < asked
             if answer.retry_after_ms is not None:
                 scope.retry_at_ms = now_ms + answer.retry_after_ms
-            elif scope.starved:
-                scope.retry_at_ms = now_ms + 250
+            elif lease.free < scope.largest and lease is scope.lease and scope.last_use_ms > scope.sent_ms:
+                self._ask(scope)  # others were faster; the next answer helps
 
     def failed(self, sent: Sequence[wire.LeaseRequest]) -> None:
         """The message may or may not have arrived: the totals will be repeated."""
@@ -292,6 +291,7 @@ class LeaseBook:
             scope = self.scopes.get((request.scope, request.kind))
             if scope is None:
                 continue
+            scope.asked = False
             if scope.next_lease is not None and scope.next_lease.id == request.lease_id:
                 scope.next_lease = None
             elif not request.close:

@@ -30,9 +30,10 @@ class Exchange:
         "key", "path", "plan", "request_id", "retries", "routed_s", "tried", "ts_ms", "wasted_tokens",
     )  # fmt: skip
 
-    def __init__(self, event_id: str, path: str, arrived_s: float, ts_ms: int) -> None:
+    def __init__(self, event_id: str, path: str, arrived_s: float, ts_ms: int, client_request_id: str = "") -> None:
         self.event_id = event_id
-        self.request_id = event_id
+        sound = client_request_id and SOUND_REQUEST_ID.fullmatch(client_request_id)
+        self.request_id = client_request_id if sound else event_id
         self.path = path
         self.arrived_s = arrived_s
         self.ts_ms = ts_ms
@@ -68,11 +69,8 @@ class Policy:
         self.snapshot = snapshot
         self.book.plans.clear()
 
-    def begin(self, path: str, now_s: float, now_ms: int, client_request_id: str = "") -> Exchange:
-        exchange = Exchange(f"{self.boot}{next(self._numbers):x}", path, now_s, now_ms)
-        if client_request_id and SOUND_REQUEST_ID.fullmatch(client_request_id):
-            exchange.request_id = client_request_id
-        return exchange
+    def new_event_id(self) -> str:
+        return f"{self.boot}{next(self._numbers):x}"
 
     # --- authorise, limit, reserve ------------------------------------------------------------------------------
 
@@ -154,6 +152,12 @@ class Policy:
             money = max(money, worst_cost_nanos(possible.price, given, made))
         return tokens, money
 
+    def release(self, exchange: Exchange) -> None:
+        """Give back what was held for a request that was never sent."""
+        for lease, amount in exchange.holds:
+            lease.settle(amount, 0)
+        exchange.plan, exchange.holds = (), []
+
     # --- choose, retry ------------------------------------------------------------------------------------------
 
     def choose(self, exchange: Exchange, now_s: float) -> Deployment | None:
@@ -210,8 +214,8 @@ class Policy:
                 failed.outstanding -= 1
         return chosen
 
-    def answered(self, exchange: Exchange, status: int, now_s: float) -> None:
-        """The first byte of an answer that will be passed on."""
+    def first_byte(self, exchange: Exchange, status: int, now_s: float) -> None:
+        """The first byte of the body of an answer that is passed on."""
         exchange.first_s = now_s
         if exchange.deployment is not None and status not in FAILURE_STATUS:
             health.note_success(exchange.deployment, now_s - exchange.routed_s)

@@ -1,0 +1,172 @@
+"""One connection to a deployment: sends a request, takes the response apart as far as its framing, and no further."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, cast
+
+from gateway.framing import CHUNKED, LENGTH, MAX_HEAD_BYTES, UNTIL_CLOSE, BadFraming, Dechunker, Head
+from gateway.pool import Pool
+
+if TYPE_CHECKING:
+    from gateway.flow import Flow
+
+NO_BODY = frozenset({204, 304})
+HEAD = 0  # the other states are the framings
+
+
+class Upstream(asyncio.Protocol):
+    """Belongs to at most one flow at a time; without one it waits in its pool."""
+
+    __slots__ = (
+        "_buffer",
+        "_dechunker",
+        "_left",
+        "_state",
+        "dead",
+        "flow",
+        "idle_since_s",
+        "keep",
+        "pool",
+        "reused",
+        "transport",
+    )
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.flow: Flow | None = None
+        self.dead = False
+        self.reused = False
+        self.keep = True
+        self.idle_since_s = 0.0
+        self.transport: asyncio.Transport
+        self._state = HEAD
+        self._buffer = b""
+        self._left = 0
+        self._dechunker: Dechunker | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.dead = True
+        flow, self.flow = self.flow, None
+        if flow is not None:
+            flow.upstream_lost(self, complete=self._state == UNTIL_CLOSE and error is None)
+        elif self in self.pool.idle:
+            self.pool.idle.remove(self)
+
+    def pause_writing(self) -> None:
+        if self.flow is not None:
+            self.flow.upstream_full()
+
+    def resume_writing(self) -> None:
+        if self.flow is not None:
+            self.flow.upstream_ready()
+
+    def begin(self, flow: "Flow", request: bytes) -> None:
+        self.flow = flow
+        self._state = HEAD
+        self.transport.write(request)
+
+    def drop(self) -> None:
+        """The flow is over or goes elsewhere: an engine that is still generating sees it at once."""
+        self.flow = None
+        self.transport.abort()
+
+    def release(self) -> None:
+        """The response is complete."""
+        self.flow = None
+        if self.keep and not self.dead:
+            self.reused = True
+            self.idle_since_s = time.monotonic()
+            self.pool.idle.append(self)
+        else:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self.flow is None:  # it speaks out of turn
+            self.transport.abort()
+            return
+        try:
+            self._take(data)
+        except BadFraming:
+            flow, self.flow = self.flow, None
+            self.transport.abort()
+            if flow is not None:
+                flow.upstream_garbled()
+
+    def _take(self, data: bytes) -> None:
+        state = self._state
+        if state == CHUNKED:
+            self._chunked(data)
+        elif state == LENGTH:
+            self._length(data)
+        elif state == HEAD:
+            self._head(data)
+        else:
+            self._until_close(data)
+
+    # --- states -------------------------------------------------------------------------------------------------
+
+    def _head(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(data) > MAX_HEAD_BYTES:
+                raise BadFraming("head too large")
+            self._buffer = data
+            return
+        head = Head(data[:end])
+        rest = data[end + 4 :]
+        if head.status < 200:
+            if rest:
+                self._head(rest)
+            return
+        self._begin_body(head, rest)
+
+    def _begin_body(self, head: Head, rest: bytes) -> None:
+        flow = self.flow
+        assert flow is not None
+        self.keep = head.keep_alive
+        empty = head.status in NO_BODY or head.length == 0
+        if not flow.answer(self, head, empty):
+            return
+        if empty:
+            self.keep = self.keep and not rest
+            flow.complete(self, b"")
+            return
+        self._state = head.framing
+        self._left = head.length
+        if head.framing == CHUNKED:
+            self._dechunker = Dechunker()
+        if rest:
+            self._take(rest)
+        else:
+            flow.flush_head()
+
+    def _length(self, data: bytes) -> None:
+        flow = self.flow
+        assert flow is not None
+        if len(data) > self._left:
+            data = data[: self._left]
+            self.keep = False
+        self._left -= len(data)
+        if self._left:
+            flow.pass_plain(data)
+        else:
+            flow.complete(self, data)
+
+    def _chunked(self, data: bytes) -> None:
+        flow, dechunker = self.flow, self._dechunker
+        assert flow is not None and dechunker is not None
+        pieces = dechunker.feed(data)
+        if dechunker.done:
+            self._dechunker = None
+            self.keep = self.keep and not dechunker.surplus
+        flow.pass_chunks(self, data if dechunker.raw else None, pieces, dechunker.done)
+
+    def _until_close(self, data: bytes) -> None:
+        assert self.flow is not None
+        self.flow.pass_chunks(self, None, [data], False)
