@@ -23,7 +23,6 @@ from pynamodb.attributes import (
 from pynamodb.connection import Connection, TableConnection
 from pynamodb.constants import PAY_PER_REQUEST_BILLING_MODE
 from pynamodb.exceptions import PutError, TransactWriteError, UpdateError
-from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 from pynamodb.models import Model
@@ -133,8 +132,8 @@ def write(
     touch: Sequence[Item] = (),
     bump: Sequence[Item] = (),
 ) -> None:
-    """One transaction: ``create`` must not exist, ``save`` and ``delete`` must be as they were read; the version of
-    ``touch`` (must exist) and of ``bump`` (made when absent) grows by one whatever it was."""
+    """One transaction: ``create`` must not exist, ``save`` and ``delete`` must be as they were read. The version of
+    ``touch`` (must exist) and of ``bump`` (made when absent, its attributes are set) grows by one whatever it was."""
 
     def fill(transaction: TransactWrite) -> None:
         for item in create:
@@ -144,18 +143,27 @@ def write(
         for item in delete:
             transaction.delete(item)
         for item in touch:
-            _grow(transaction, item, type(item).pk.exists())
+            transaction.update(_known(item), [_kind(item)], type(item).pk.exists(), add_version_condition=False)
         for item in bump:
-            _grow(transaction, item, None)
+            transaction.update(_known(item), _facts(item), add_version_condition=False)
 
     _commit(fill)
 
 
-def _grow(transaction: TransactWrite, item: Item, condition: Condition | None) -> None:
-    kind = type(item)
-    item.version = item.version or 0
-    facts: list[Action] = [kind.kind.set(kind), kind.schema_version.set(kind.SCHEMA_VERSION)]
-    transaction.update(item, facts, condition, add_version_condition=False)
+def _known(item: Item) -> Item:
+    item.version = item.version or 0  # PynamoDB adds one to a known version, and sets an unknown one to 1
+    return item
+
+
+def _kind(item: Item) -> Action:
+    return type(item).kind.set(type(item))
+
+
+def _facts(item: Item) -> list[Action]:
+    item.schema_version = item.SCHEMA_VERSION
+    fixed = {"pk", "sk", "version"}
+    attributes = type(item).get_attributes()
+    return [attributes[name].set(value) for name, value in item.attribute_values.items() if name not in fixed]
 
 
 def _commit(fill: Callable[[TransactWrite], None]) -> None:

@@ -1,0 +1,41 @@
+"""What gateways ask of the control plane, with their own token instead of a person's (docs/gateway.md)."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from foundry_core.http import etag, not_modified
+
+from functions.app.routes.common import UNCHANGED
+from functions.app.services import gateways, leases, snapshot, uploads
+from functions.app.wire import ConfigDocument, LeaseAnswer, LeaseBatch, Upload, UploadRequest
+
+router = APIRouter(prefix="/gateway", tags=["gateway"])
+
+
+def _gateway(request: Request) -> str:
+    return gateways.authenticate(request.headers.get("authorization", ""))
+
+
+Gateway = Annotated[str, Depends(_gateway)]
+
+
+@router.get("/config", responses=UNCHANGED, response_model=ConfigDocument)
+def get_config(request: Request, response: Response, _: Gateway) -> Response:
+    """The config snapshot; poll with If-None-Match."""
+    version = snapshot.version()
+    if not_modified(request, response, etag(f"{version.number}.{version.stamp}")):
+        return Response(status_code=304, headers={"etag": response.headers["etag"]})
+    body = snapshot.of_version(version).body
+    return Response(body, media_type="application/json", headers={"etag": response.headers["etag"]})
+
+
+@router.post("/leases")
+def post_leases(body: LeaseBatch, gateway: Gateway) -> LeaseAnswer:
+    """Open, change and close leases. A message may be repeated and means the same."""
+    return LeaseAnswer(leases=leases.lease(gateway, body.requests))
+
+
+@router.post("/uploads")
+def post_upload(body: UploadRequest, gateway: Gateway) -> Upload:
+    """A presigned PUT for one metering batch; the same batch gets the same place."""
+    return uploads.allow(gateway, body)

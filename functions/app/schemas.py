@@ -1,0 +1,244 @@
+"""What the app domain takes and gives. Money in nano-USD, times in UTC milliseconds."""
+
+from ipaddress import ip_network
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from foundry_core.permissions import Level
+from foundry_core.principal import Role
+from foundry_core.runs import Run, RunError, RunStatus, StepStatus
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+T = TypeVar("T")
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Text = Annotated[str, StringConstraints(max_length=500)]
+Amount = Annotated[int, Field(ge=0, le=10**18)]
+TimeMs = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+# Engines serve adapters under names of their publishers, such as org/adapter-v2.
+ServedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}$")]
+
+
+def _cidr(value: str) -> str:
+    ip_network(value, strict=False)
+    return value
+
+
+Cidr = Annotated[str, StringConstraints(max_length=64), AfterValidator(_cidr)]
+Email = Annotated[str, StringConstraints(pattern=r"^[^@\s\"\\]{1,64}@[^@\s\"\\]{1,189}$", to_lower=True)]
+
+
+class Request(BaseModel):
+    """A body from a client: a field that we do not know is a mistake, not a wish to be ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(BaseModel, Generic[T]):
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class Limits(Request):
+    """What may be used at most; null is no limit. ``budget_nanos`` is a total: raise it to allow more."""
+
+    requests_per_minute: Amount | None = None
+    tokens_per_minute: Amount | None = None
+    budget_nanos: Amount | None = None
+
+
+class Membership(BaseModel):
+    project_id: str
+    level: Level
+
+
+class Me(BaseModel):
+    id: str
+    username: str
+    roles: list[Role]
+    memberships: list[Membership]
+
+
+class UserCreate(Request):
+    email: Email
+    roles: Annotated[set[Role], Field(max_length=len(Role))] = set()
+
+
+class UserChange(Request):
+    roles: Annotated[set[Role], Field(max_length=len(Role))] | None = None
+    enabled: bool | None = None
+
+
+class User(BaseModel):
+    id: str
+    email: str
+    roles: list[Role]
+    enabled: bool
+    status: str = Field(description="Cognito's word, such as CONFIRMED or FORCE_CHANGE_PASSWORD.")
+    created_at_ms: int
+
+
+class ProjectCreate(Request):
+    name: Name
+    description: Text = ""
+    limits: Limits = Limits()
+
+
+class ProjectChange(Request):
+    """Fields that are given are replaced; within ``limits`` too, null lifts a limit."""
+
+    name: Name | None = None
+    description: Text | None = None
+    limits: Limits | None = None
+
+
+class Project(BaseModel):
+    id: str
+    name: str
+    description: str = ""
+    limits: Limits = Limits()
+    created_by: str
+    created_at_ms: int
+
+
+class MemberPut(Request):
+    level: Level
+
+
+class Member(BaseModel):
+    user_id: str
+    username: str
+    level: Level
+    added_at_ms: int
+
+
+class KeyCreate(Request):
+    """``models``: names of the endpoints that the key may call, null for all; ``cidrs``: where from, null for
+    anywhere."""
+
+    name: Name
+    expires_at_ms: TimeMs | None = None
+    models: Annotated[list[ServedName], Field(max_length=100)] | None = None
+    cidrs: Annotated[list[Cidr], Field(max_length=100)] | None = None
+    limits: Limits = Limits()
+
+
+class KeyChange(Request):
+    """Fields that are given are replaced, null lifts a restriction."""
+
+    name: Name | None = None
+    expires_at_ms: TimeMs | None = None
+    models: Annotated[list[ServedName], Field(max_length=100)] | None = None
+    cidrs: Annotated[list[Cidr], Field(max_length=100)] | None = None
+    limits: Limits | None = None
+
+
+class Key(BaseModel):
+    id: str
+    project_id: str
+    name: str
+    hint: str = Field(description="The last four characters of the secret.")
+    expires_at_ms: int | None = None
+    models: list[str] | None = None
+    cidrs: list[str] | None = None
+    limits: Limits = Limits()
+    created_by: str
+    created_at_ms: int
+
+
+class NewKey(Key):
+    secret: str = Field(description="Shown in this answer only; we keep its SHA-256.")
+
+
+class Price(BaseModel):
+    input_nanos_per_token: Amount = 0
+    output_nanos_per_token: Amount = 0
+    cached_nanos_per_token: Amount | None = None
+
+
+class Endpoint(BaseModel):
+    """A name that clients call. Where its deployments listen is not for clients to know."""
+
+    id: str
+    name: str
+    project_id: str
+    deployment_ids: list[str]
+    model_id: str
+    price: Price
+    limits: Limits = Limits()
+    created_at_ms: int
+
+
+class Backend(BaseModel):
+    """One place that answers for an endpoint; several of the same deployment share its id as a prefix."""
+
+    id: str
+    deployment_id: str
+    url: str
+    model: str
+    source: Literal["live", "twin", "verification"] = "live"
+
+
+class PublishedEndpoint(Endpoint):
+    """An endpoint as stored, with what gateways need."""
+
+    backends: list[Backend]
+    max_output_tokens: int | None = None
+
+    def public(self) -> Endpoint:
+        return Endpoint.model_validate(self.model_dump(include=set(Endpoint.model_fields)))
+
+
+class StepView(BaseModel):
+    name: str
+    title: str
+    status: StepStatus
+    started_at_ms: int | None
+    ended_at_ms: int | None
+    progress: float | None
+    detail: str | None
+    error: RunError | None
+
+
+class RunView(BaseModel):
+    """A run as clients see it: without what its steps hand on to one another."""
+
+    id: str
+    kind: str
+    subject_id: str
+    project_id: str | None
+    status: RunStatus
+    attempt: int
+    version: int
+    steps: list[StepView]
+    result: dict[str, Any] | None
+    error: RunError | None
+    cancel_requested: bool
+    created_by: str
+    created_at_ms: int
+    started_at_ms: int | None
+    ended_at_ms: int | None
+    eta_ms: int | None
+
+    @classmethod
+    def of(cls, run: Run) -> "RunView":
+        return cls.model_validate(run.model_dump())
+
+
+class RunRetry(Request):
+    from_step: Annotated[str, StringConstraints(max_length=64)] | None = None
+
+
+class GatewayCreate(Request):
+    name: Name
+
+
+class Gateway(BaseModel):
+    id: str
+    name: str
+    created_by: str
+    created_at_ms: int
+
+
+class NewGateway(Gateway):
+    token: str = Field(description="Shown in this answer only; we keep its SHA-256.")

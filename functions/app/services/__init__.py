@@ -1,0 +1,1 @@
+"""The rules of the app domain: plain functions on plain data, one module per resource."""

@@ -1,0 +1,87 @@
+"""Endpoints: published by the deploy flow, withdrawn by the delete flow, served by gateways."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from foundry_core.clock import now_ms
+from foundry_core.errors import Conflict
+from foundry_core.events import Event, new_event
+from foundry_core.ids import new_id
+
+from functions.app.schemas import Backend, Endpoint, PublishedEndpoint
+from functions.app.store import endpoints as store
+from functions.app.store.table import optimistic
+
+
+class NameTaken(Conflict):
+    """Another deployment answers for this name."""
+
+    default_code = "name_taken"
+
+
+def get(project_id: str, name: str) -> Endpoint:
+    return store.load(project_id, name).public()
+
+
+def page_of(project_id: str, limit: int, cursor: str | None) -> tuple[list[Endpoint], str | None]:
+    items, following = store.page_of(project_id, limit, cursor)
+    return [item.public() for item in items], following
+
+
+def publish(deployment: Mapping[str, Any], upstreams: Mapping[str, Any]) -> PublishedEndpoint:
+    """Publish what the steps ``admit`` and ``wait_ready`` of the flow found; again changes nothing or the addresses.
+    ``NameTaken`` when the name belongs to another deployment."""
+    wanted = _endpoint(deployment, upstreams)
+    return optimistic(lambda: _publish(wanted, str(deployment["deployment_id"])))
+
+
+def _publish(wanted: PublishedEndpoint, deployment_id: str) -> PublishedEndpoint:
+    known = store.find(wanted.name)
+    if known is None:
+        store.insert(wanted, deployment_id, _event("published", wanted, deployment_id))
+        return wanted
+    if known.deployment_ids != [deployment_id]:
+        raise NameTaken(f"The endpoint {wanted.name} is served by another deployment.",
+                        next_action="Deploy under another name.")  # fmt: skip
+    same = wanted.model_copy(update={"id": known.id, "created_at_ms": known.created_at_ms, "limits": known.limits})
+    if same != known:
+        store.replace(same, _event("published", same, deployment_id))
+    return same
+
+
+def _endpoint(deployment: Mapping[str, Any], upstreams: Mapping[str, Any]) -> PublishedEndpoint:
+    facts = {**deployment, **upstreams}
+    return PublishedEndpoint(
+        id=new_id("ep"), name=facts["endpoint_name"], project_id=facts["project_id"], model_id=facts["model_id"],
+        deployment_ids=[facts["deployment_id"]], price=facts.get("price") or {}, created_at_ms=now_ms(),
+        max_output_tokens=facts.get("max_output_tokens"),
+        backends=_backends(facts["deployment_id"], facts["upstreams"], facts),
+    )  # fmt: skip
+
+
+def _backends(deployment_id: str, urls: Sequence[str], facts: Mapping[str, Any]) -> list[Backend]:
+    """One per address; gateways tell several of the same deployment apart by ``<deployment id>/<number>``."""
+    model, source = facts.get("served_model") or facts["endpoint_name"], facts.get("source") or "live"
+    ids = [deployment_id] if len(urls) == 1 else [f"{deployment_id}/{number}" for number in range(len(urls))]
+    return [
+        Backend(id=id_, deployment_id=deployment_id, url=url, model=model, source=source)
+        for id_, url in zip(ids, urls, strict=True)
+    ]
+
+
+def unpublish(deployment_id: str) -> None:
+    """Withdraw the endpoint of a deployment; nothing to do when there is none."""
+
+    def attempt() -> None:
+        name = store.name_of(deployment_id)
+        endpoint = store.find(name) if name else None
+        if endpoint is not None:
+            store.delete(endpoint.name, deployment_id, _event("withdrawn", endpoint, deployment_id))
+
+    optimistic(attempt)
+
+
+def _event(what: str, endpoint: PublishedEndpoint, deployment_id: str) -> Event:
+    data = {"endpoint_id": endpoint.id, "name": endpoint.name, "project_id": endpoint.project_id,
+            "deployment_id": deployment_id}  # fmt: skip
+    return new_event(f"foundry.endpoint.{what}.v1", source="app", subject=endpoint.id, data=data)

@@ -1,0 +1,65 @@
+"""The config snapshot that gateways poll (docs/gateway.md): built once per version, whoever asks."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from functions.app.schemas import Key, Limits, PublishedEndpoint
+from functions.app.store import config as store
+from functions.app.store.config import Config, Version
+from functions.app.wire import BackendEntry, ConfigDocument, EndpointEntry, KeyEntry, ProjectEntry
+
+_NONE = Limits()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """``body`` is the JSON document; ``limits`` holds those of every scope that a lease can name."""
+
+    body: str
+    limits: dict[str, Limits]
+
+
+version = store.version
+
+
+@lru_cache(maxsize=1)
+def of_version(version: Version) -> Snapshot:
+    config = store.load(version)
+    return Snapshot(document(config).model_dump_json(), _limits(config))
+
+
+def current() -> Snapshot:
+    return of_version(version())
+
+
+def document(config: Config) -> ConfigDocument:
+    return ConfigDocument(
+        version=config.version.number,
+        keys=[_key(key, sha256) for key, sha256 in config.keys],
+        projects=[ProjectEntry(id=p.id, limits=p.limits) for p in config.projects if p.limits != _NONE],
+        endpoints=[_endpoint(endpoint) for endpoint in config.endpoints],
+    )
+
+
+def _key(key: Key, sha256: str) -> KeyEntry:
+    return KeyEntry(
+        id=key.id, sha256=sha256, project_id=key.project_id, expires_at_ms=key.expires_at_ms, models=key.models,
+        cidrs=key.cidrs, limits=key.limits,
+    )  # fmt: skip
+
+
+def _endpoint(endpoint: PublishedEndpoint) -> EndpointEntry:
+    tier = [BackendEntry(id=b.id, url=b.url, model=b.model, source=b.source) for b in endpoint.backends]
+    return EndpointEntry(
+        name=endpoint.name, project_ids=[endpoint.project_id], tiers=[tier], price=endpoint.price,
+        limits=endpoint.limits, max_output_tokens=endpoint.max_output_tokens,
+    )  # fmt: skip
+
+
+def _limits(config: Config) -> dict[str, Limits]:
+    return {
+        **{f"key:{key.id}": key.limits for key, _ in config.keys},
+        **{f"project:{project.id}": project.limits for project in config.projects},
+        **{f"endpoint:{endpoint.name}": endpoint.limits for endpoint in config.endpoints},
+        **{f"deployment:{backend.id}": _NONE for endpoint in config.endpoints for backend in endpoint.backends},
+    }

@@ -1,0 +1,1 @@
+"""The app table: the only package that knows it."""

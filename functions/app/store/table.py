@@ -1,0 +1,125 @@
+"""The items of the app table, and how they are written.
+
+| pk | sk | what |
+|---|---|---|
+| ``CONFIG`` | ``PROJECT#<id>``, ``KEY#<project id>#<id>``, ``ENDPOINT#<name>`` | what gateways serve: one consistent query reads it all |
+| ``CONFIG`` | ``VERSION`` | grows with every change of the above, in the same transaction |
+| ``PROJECT#<id>`` | ``MEMBER#<user id>`` | memberships; by user over gsi1 |
+| ``NAME#<scope>#<name>`` | ``NAME`` | the claim on a name |
+| ``DEPLOYMENT#<id>`` | ``ENDPOINT`` | which endpoint a deployment answers for |
+| ``GATEWAYS`` | ``GATEWAY#<id>`` | registered gateways; ``TOKEN#<sha256>``/``TOKEN`` finds one by its token |
+| ``BUDGET#<scope>#<kind>`` | ``TOTAL`` or ``WINDOW#<ms>`` | a counter with its open leases |
+"""  # noqa: E501
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from foundry_core.errors import Conflict
+from foundry_core.events import Event, OutboxFields, outbox_keys
+from foundry_core.ids import new_id
+from foundry_core.table import Gsi1, Item, meta
+from pynamodb.attributes import JSONAttribute, NumberAttribute, UnicodeAttribute
+
+R = TypeVar("R")
+CONFIG = "CONFIG"
+_TRIES = 6
+
+
+class AppTable(Item):
+    Meta = meta("app")
+    gsi1 = Gsi1()
+
+
+class ProjectItem(AppTable, discriminator="project"):
+    data = JSONAttribute()
+
+
+class MemberItem(AppTable, discriminator="member"):
+    project_id = UnicodeAttribute()
+    user_id = UnicodeAttribute()
+    username = UnicodeAttribute(default="")
+    level = UnicodeAttribute()
+    added_at_ms = NumberAttribute()
+
+
+class KeyItem(AppTable, discriminator="key"):
+    sha256 = UnicodeAttribute()
+    data = JSONAttribute()
+
+
+class EndpointItem(AppTable, discriminator="endpoint"):
+    data = JSONAttribute()
+
+
+class DeploymentItem(AppTable, discriminator="deployment"):
+    endpoint_name = UnicodeAttribute()
+
+
+class NameItem(AppTable, discriminator="name"):
+    subject_id = UnicodeAttribute()
+
+
+class VersionItem(AppTable, discriminator="config_version"):
+    stamp = UnicodeAttribute()  # unlike the number, never repeated: not even by a table that was restored
+
+
+class GatewayItem(AppTable, discriminator="gateway"):
+    token_sha256 = UnicodeAttribute()
+    data = JSONAttribute()
+
+
+class TokenItem(AppTable, discriminator="gateway_token"):
+    gateway_id = UnicodeAttribute()
+
+
+class BudgetItem(AppTable, discriminator="budget"):
+    committed = NumberAttribute()
+    leases = JSONAttribute()
+
+
+class AppOutbox(OutboxFields, AppTable, discriminator="outbox"):
+    pass
+
+
+def outbox(event: Event) -> AppOutbox:
+    return AppOutbox(**outbox_keys(event))
+
+
+def config_version() -> VersionItem:
+    """To bump in every transaction that changes what gateways serve."""
+    return VersionItem(CONFIG, "VERSION", stamp=new_id("cfg"))
+
+
+def claim(scope: str, name: str, subject_id: str) -> NameItem:
+    return NameItem(f"NAME#{scope}#{name}", "NAME", subject_id=subject_id)
+
+
+def claimed(scope: str, name: str) -> NameItem | None:
+    try:
+        return NameItem.get(f"NAME#{scope}#{name}", "NAME", consistent_read=True)
+    except NameItem.DoesNotExist:
+        return None
+
+
+@contextmanager
+def naming(scope: str, name: str, subject_id: str) -> Iterator[None]:
+    """Tell a taken name (``name_taken``) from another lost race inside the block."""
+    try:
+        yield
+    except Conflict:
+        owner = claimed(scope, name)
+        if owner is None or owner.subject_id == subject_id:
+            raise
+        raise Conflict(f"The name {name!r} is taken.", code="name_taken", next_action="Choose another name.") from None
+
+
+def optimistic(attempt: Callable[[], R]) -> R:
+    """Read-change-write again when another writer was faster; a rule that was broken is not tried again."""
+    for _ in range(_TRIES - 1):
+        try:
+            return attempt()
+        except Conflict as error:
+            if error.code != "conflict":
+                raise
+    return attempt()

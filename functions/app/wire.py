@@ -1,0 +1,95 @@
+"""The wire contract with gateways (docs/gateway.md). Unknown fields are ignored, so that either side may add some."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from functions.app.schemas import Amount, Limits, Price, TimeMs
+
+Scope = Annotated[str, StringConstraints(pattern=r"^(key|project|endpoint|deployment):[A-Za-z0-9._:/@+-]{1,200}$")]
+# Becomes part of an object key or of an item: no slash, no leading dot.
+Part = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Kind = Literal["requests", "tokens", "money_nanos", "wake"]
+
+
+class KeyEntry(BaseModel):
+    id: str
+    sha256: str
+    project_id: str
+    expires_at_ms: int | None
+    models: list[str] | None
+    cidrs: list[str] | None
+    limits: Limits
+
+
+class ProjectEntry(BaseModel):
+    id: str
+    limits: Limits
+
+
+class BackendEntry(BaseModel):
+    id: str
+    url: str
+    model: str
+    source: Literal["live", "twin", "verification"]
+
+
+class EndpointEntry(BaseModel):
+    name: str
+    project_ids: list[str]
+    tiers: list[list[BackendEntry]]
+    price: Price
+    limits: Limits
+    max_output_tokens: int | None
+
+
+class ConfigDocument(BaseModel):
+    """The config snapshot."""
+
+    version: int
+    keys: list[KeyEntry]
+    projects: list[ProjectEntry]
+    endpoints: list[EndpointEntry]
+
+
+class LeaseRequest(BaseModel):
+    scope: Scope
+    kind: Kind
+    lease_id: Part
+    seq: TimeMs = Field(description="Grows with each message about the lease.")
+    spent: Amount = 0
+    held: Amount = 0
+    ceiling: Amount = 0
+    needed: Amount = 0
+    window_ms: TimeMs | None = None
+    close: bool = False
+
+
+class LeaseBatch(BaseModel):
+    gateway_id: Part
+    requests: Annotated[list[LeaseRequest], Field(max_length=500)]
+
+
+class Lease(BaseModel):
+    scope: str
+    kind: Kind
+    lease_id: str
+    granted: int
+    expires_at_ms: int
+    retry_after_ms: int | None = None
+
+
+class LeaseAnswer(BaseModel):
+    leases: list[Lease]
+
+
+class UploadRequest(BaseModel):
+    gateway_id: Part
+    batch_id: Part
+    rows: Annotated[int, Field(ge=1, le=1_000_000)]
+    bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)]
+
+
+class Upload(BaseModel):
+    url: str
+    headers: dict[str, str]
