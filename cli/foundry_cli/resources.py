@@ -13,7 +13,9 @@ from foundry_cli.errors import CliError
 from foundry_cli.output import console, show_json, show_list, si
 from foundry_cli.runs import follow
 
-projects_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Projects: the unit of membership and spend.")
+projects_app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Projects: the unit of membership and spend."
+)
 keys_app = typer.Typer(add_completion=False, no_args_is_help=True, help="API keys of a project.")
 models_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Registered models.")
 clusters_app = typer.Typer(add_completion=False, no_args_is_help=True, help="GPU clusters.")

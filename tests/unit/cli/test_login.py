@@ -1,0 +1,52 @@
+"""Signing in: PKCE as RFC 7636 has it, a callback that only believes its own state, outputs of `cdk deploy`."""
+
+import json
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from foundry_cli import auth, browser
+from foundry_cli.errors import CliError
+from foundry_cli.login import issuer_of, outputs_of
+
+OUTPUTS = {"foundry-dev-api": {"ApiUrl": "https://a"}, "foundry-dev-identity": {
+    "UserPoolId": "eu-west-1_x", "CliClientId": "c", "LoginUrl": "https://l"}}  # fmt: skip
+
+
+def test_the_challenge_is_the_hash_of_the_verifier() -> None:
+    # The example of RFC 7636, appendix B.
+    verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+    query = parse_qs(urlsplit(browser.authorize_url("https://l", "c", verifier, "s")).query)
+    assert query["code_challenge"] == ["E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"]
+    assert query["code_challenge_method"] == ["S256"] and query["state"] == ["s"]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/callback?code=abc&state=s", "abc"),
+        ("/callback?code=abc&state=other", None),
+        ("/callback?code=abc", None),
+        ("/callback?state=s", None),
+        ("/other?code=abc&state=s", None),
+        ("/callback?code=abc&state=s&state=t", None),
+    ],
+)
+def test_only_our_own_callback_counts(path: str, code: str | None) -> None:
+    assert browser.code_of(path, "s") == code
+
+
+def test_outputs_of_all_stacks(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.json"
+    file.write_text(json.dumps(OUTPUTS))
+    assert outputs_of(file)["CliClientId"] == "c"
+    assert auth.cognito_url(issuer_of("eu-west-1_x")) == "https://cognito-idp.eu-west-1.amazonaws.com/"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"a": {"ApiUrl": "x"}}'])
+def test_a_wrong_outputs_file_names_the_command(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "outputs.json"
+    file.write_text(content)
+    with pytest.raises(CliError) as caught:
+        outputs_of(file)
+    assert "--outputs-file" in str(caught.value.next_command)
