@@ -1,7 +1,11 @@
 """Every test runs against fakes on this machine: AWS is moto in process, the network is closed except for loopback."""
 
+import fcntl
+import json
 import os
 import socket
+from pathlib import Path
+from typing import Any
 
 os.environ.update(
     AWS_ACCESS_KEY_ID="test",
@@ -19,6 +23,7 @@ os.environ.pop("AWS_ENDPOINT_URL", None)
 os.environ.pop("AWS_PROFILE", None)
 
 import pytest
+from foundry_local.deployer import synthesize
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 _connect = socket.socket.connect
@@ -33,3 +38,21 @@ def _connect_loopback_only(self: socket.socket, address: object) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _closed_network() -> None:
     socket.socket.connect = _connect_loopback_only  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session")
+def assembly() -> Path:
+    """The CDK app synthesized for stage `test`: once per change of its sources, however many test processes ask."""
+    root = Path(__file__).parents[1]
+    out = root / ".foundry" / "test-assembly"
+    out.parent.mkdir(exist_ok=True)
+    with (out.parent / "test-assembly.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        synthesize(root, out, {"stage": "test"})
+    return out
+
+
+@pytest.fixture(scope="session")
+def templates(assembly: Path) -> dict[str, Any]:
+    """Stack (`data`, `api`, …) → its CloudFormation template."""
+    return {path.name.split(".")[0]: json.loads(path.read_text()) for path in assembly.glob("*.template.json")}
