@@ -8,11 +8,13 @@ from typing import Any
 
 import uvicorn
 
+from .errors import PlatformError
+
 HOST = "127.0.0.1"
 START_LIMIT_S = 20.0
 
 
-class PortTaken(RuntimeError):
+class PortTaken(PlatformError):
     """Something else listens on the port."""
 
 
@@ -31,7 +33,7 @@ def bind(port: int) -> socket.socket:
         listener.bind((HOST, port))
     except OSError as error:
         listener.close()
-        raise PortTaken(f"port {port} is in use ({error.strerror})") from error
+        raise PortTaken(f"port {port} is in use: foundry up --port PORT takes another one") from error
     listener.listen(512)
     return listener
 
@@ -47,6 +49,7 @@ class Server:
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=3,
         )

@@ -8,6 +8,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from foundry_local.errors import PlatformError
+
 HASH_TAG = "foundry:template-hash"
 LIMIT_S = 120.0
 _POLL_S = 0.05
@@ -15,7 +17,7 @@ _REASON_CHARS = 400
 _CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
 
 
-class DeployError(RuntimeError):
+class DeployError(PlatformError):
     """A stack did not reach a usable state; the message names the resources and their reasons."""
 
 

@@ -9,13 +9,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from foundry_local.errors import PlatformError
+
 STAGE = "local"
 LIMIT_S = 180
 _INPUTS = ("app.py", "cdk.json", "stacks/**/*.py", "statemachines/*.json", "gateway_container/**/*")
 _STAMP = "inputs.sha256"
 
 
-class SynthError(RuntimeError):
+class SynthError(PlatformError):
     """The CDK app could not be synthesized; the message holds the end of its output."""
 
 

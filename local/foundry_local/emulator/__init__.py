@@ -3,6 +3,8 @@
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from foundry_local.serve import HOST, Server, bind
@@ -61,6 +63,12 @@ class Emulator:
     def save(self) -> None:
         """Write a snapshot now."""
         self._snapshots.save()
+
+    @contextmanager
+    def function_environment(self) -> Iterator[None]:
+        """Inside the block, this thread reads the variables of all functions in ``os.environ``."""
+        with environ.scope(self._executor.shared()):
+            yield
 
     def stop(self) -> None:
         """Stop answering, then save everything."""

@@ -22,6 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from foundry_local.errors import PlatformError
+
 from .functions import Executor, Function
 
 VERSION = "1.5.33"
@@ -37,7 +39,7 @@ _STREAMS = "dynamodb.stream_records"
 ASGIApp = Callable[..., Any]
 
 
-class EngineError(RuntimeError):
+class EngineError(PlatformError):
     """The emulator cannot start; the message says why."""
 
 

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from foundry_local.errors import PlatformError
+
 log = logging.getLogger(__name__)
 
 Dump = Callable[[], dict[str, Any]]
@@ -29,7 +31,7 @@ _CLOSE_UP_TO = 65536
 warnings.filterwarnings("ignore", message=".*use of fork.*", category=DeprecationWarning)
 
 
-class SnapshotError(RuntimeError):
+class SnapshotError(PlatformError):
     """The snapshot could not be written or read; the message says what to do."""
 
 
