@@ -27,7 +27,9 @@ STREAM = sse(
 def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[httpx.Response]]:
     """Answers every request with the first response in the list."""
     answers: list[httpx.Response] = []
-    transport = httpx.MockTransport(lambda _: httpx.Response(answers[0].status_code, content=answers[0].content))
+    transport = httpx.MockTransport(
+        lambda _: httpx.Response(answers[0].status_code, stream=httpx.ByteStream(answers[0].content))
+    )
     client, async_client = httpx.Client(transport=transport), httpx.AsyncClient
     monkeypatch.setattr(chat.httpx, "stream", client.stream)
     monkeypatch.setattr(load.httpx, "AsyncClient", lambda **options: async_client(**options, transport=transport))
