@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LAYERS = {"base": None, "sim": "sim", "kube": "kube", "metrics": "metrics"}  # layer → extra of pyproject.toml
+EXTRAS = {"numerics": "sim", "kube": "kube", "metrics": "metrics"}  # layer → extra of pyproject.toml
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 
 
@@ -19,9 +19,8 @@ def main() -> None:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     base = compile_lock(project["dependencies"])
     write("base", base)
-    for layer, extra in LAYERS.items():
-        if extra is not None:
-            write(layer, without(compile_lock(project["optional-dependencies"][extra]), pins(base)))
+    for layer, extra in EXTRAS.items():
+        write(layer, without(compile_lock(project["optional-dependencies"][extra]), pins(base)))
 
 
 def compile_lock(requirements: list[str]) -> str:

@@ -3,3 +3,4 @@
 set -eu
 compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header "$@"; }
 compile pyproject.toml --all-extras --output-file requirements/dev.txt
+python requirements/lock_layers.py

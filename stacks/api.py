@@ -22,10 +22,10 @@ from stacks.identity import IdentityStack
 from stacks.metrics import METERING_PREFIX, MetricsStack
 from stacks.workflows import WorkflowsStack
 
-_LAYERS = {"sim": ("sim",), "metrics": ("metrics",), "cluster": ("kube",)}
+_LAYERS = {"model": ("sim",), "cluster": ("sim", "kube"), "sim": ("sim", "numerics"), "metrics": ("metrics",)}
 _USER_ADMINISTRATION = (
     "AdminAddUserToGroup", "AdminCreateUser", "AdminDeleteUser", "AdminDisableUser", "AdminEnableUser", "AdminGetUser",
-    "AdminListGroupsForUser", "AdminRemoveUserFromGroup", "ListUsers", "ListUsersInGroup",
+    "AdminListGroupsForUser", "AdminRemoveUserFromGroup", "ListUsers",
 )  # fmt: skip
 _ACCESS_LOG = {
     "requestId": "$context.requestId", "time": "$context.requestTime", "ip": "$context.identity.sourceIp",

@@ -1,12 +1,7 @@
 """Which domain answers which path (docs/architecture.md). API Gateway chooses the most specific route."""
 
-METHODS = (
-    "GET",
-    "POST",
-    "PUT",
-    "PATCH",
-    "DELETE",
-)  # never ANY: it would catch CORS preflights and ask them for a token
+# Never ANY: it would catch the preflights of browsers and ask them for a token.
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 ROUTES: dict[str, tuple[str, ...]] = {
     "app": ("/me", "/users", "/projects", "/runs", "/gateways"),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,35 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 ROOT = Path(__file__).parents[2]
+LOCKS = ROOT / "requirements"
 RUNTIME = lambda_.Runtime.PYTHON_3_13
 _PYTHON = "3.13"
 _PLATFORM = "aarch64-manylinux_2_28"
-_SKIP = shutil.ignore_patterns("__pycache__", "*.pyc")
-# Layer → the package of ours that it carries; the rest of it is requirements/layer-<name>.txt.
-LAYERS = {"base": "layers/core/foundry_core", "sim": "layers/sim/foundry_sim", "kube": None, "metrics": None}
-# scipy comes along only because xgboost reads scipy.sparse; these parts of it are never imported, and the code of a
-# function with all its layers may not exceed 250 MB.
-UNUSED = {
-    "sim": tuple(f"scipy/{part}" for part in (
-        "cluster", "constants", "datasets", "differentiate", "fft", "fftpack", "integrate", "interpolate", "io", "misc",
-        "ndimage", "odr", "optimize", "signal", "spatial", "stats",
-    )),
-}  # fmt: skip
+_SKIP = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a layer carries: a package of ours, the wheels of a lock file, less what no function imports."""
+
+    package: str | None = None
+    lock: str | None = None
+    unused: tuple[str, ...] = ()
+
+
+# scipy comes along only because xgboost reads scipy.sparse; the other parts of it are never imported, and the code of
+# a function with all its layers may not exceed 250 MB.
+_SCIPY_UNUSED = (
+    "cluster", "constants", "datasets", "differentiate", "fft", "fftpack", "integrate", "interpolate", "io", "misc",
+    "ndimage", "odr", "optimize", "signal", "spatial", "stats",
+)  # fmt: skip
+LAYERS = {
+    "base": Layer("layers/core/foundry_core", "layer-base.txt"),
+    "sim": Layer("layers/sim/foundry_sim"),  # enough for facts of models and devices
+    "numerics": Layer(lock="layer-numerics.txt", unused=tuple(f"scipy/{part}" for part in _SCIPY_UNUSED)),
+    "kube": Layer(lock="layer-kube.txt"),
+    "metrics": Layer(lock="layer-metrics.txt"),
+}
 
 
 @jsii.implements(cdk.ILocalBundling)
@@ -80,25 +96,24 @@ class Layers(Construct):
 
 
 def _layer_code(name: str) -> lambda_.Code:
-    requirements = ROOT / "requirements" / f"layer-{name}.txt"
-    package = LAYERS[name]
-    source = ROOT / package if package else requirements.parent
-    digest = _digest(ROOT / package) if package else ""
+    layer = LAYERS[name]
+    digest = hashlib.sha256(repr(layer).encode())
+    if layer.lock:
+        digest.update((LOCKS / layer.lock).read_bytes())
+    if layer.package:
+        digest.update(_digest(ROOT / layer.package).encode())
+    source = ROOT / layer.package if layer.package else LOCKS
+    return _asset(source, lambda output: fill_layer(layer, output), digest.hexdigest())
 
-    def fill(output: Path) -> None:
-        fill_layer(name, output)
 
-    return _asset(source, fill, hashlib.sha256(requirements.read_bytes() + digest.encode()).hexdigest())
-
-
-def fill_layer(name: str, output: Path) -> None:
-    """Install a layer's locked wheels and our package of it under `output/python`."""
+def fill_layer(layer: Layer, output: Path) -> None:
+    """Put a layer's wheels and our package under `output/python`."""
     target = output / "python"
-    _install(ROOT / "requirements" / f"layer-{name}.txt", target)
-    _prune(target, UNUSED.get(name, ()))
-    package = LAYERS[name]
-    if package:
-        shutil.copytree(ROOT / package, target / Path(package).name, ignore=_SKIP)
+    if layer.lock:
+        _install(LOCKS / layer.lock, target)
+        _prune(target, layer.unused)
+    if layer.package:
+        shutil.copytree(ROOT / layer.package, target / Path(layer.package).name, ignore=_SKIP)
     _compile(target, "/opt/python")
 
 
@@ -121,12 +136,12 @@ def _prune(target: Path, unused: Iterable[str]) -> None:
 
 def _compile(folder: Path, seen_as: str) -> None:
     """Ship .pyc files that are never checked against their source: importing them halves the cold start."""
+    if f"{sys.version_info.major}.{sys.version_info.minor}" != _PYTHON:
+        return  # byte code of another version would only be dead weight
     command = [
         sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
         "-s", str(folder), "-p", seen_as, str(folder),
     ]  # fmt: skip
-    if sys.version_info[:2] != (3, 13):
-        return  # byte code of another version would only be dead weight
     subprocess.run(command, check=True)  # noqa: S603
 
 
@@ -142,6 +157,7 @@ def _digest(folder: Path) -> str:
     """Content of the files that get shipped; a stray cache file must not look like a change."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".pyc":
-            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+        name = path.relative_to(ROOT)
+        if path.is_file() and path.suffix != ".pyc" and not any(part.startswith(".") for part in name.parts):
+            digest.update(name.as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
