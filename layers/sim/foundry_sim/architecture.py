@@ -112,7 +112,8 @@ class Layer:
 @dataclass(frozen=True)
 class Architecture:
     """A model's size facts. ``blocks`` is the truth, one entry per layer; the flat fields describe the first
-    attention layer and the first MoE layer, which is all of them for most models."""
+    attention layer and the first MoE layer, which is all of them for most models. ``vision_counted`` is False when the
+    config has a vision tower of an unknown kind: the model then counts as text only."""
 
     name: str
     model_type: str
@@ -131,6 +132,7 @@ class Architecture:
     head_parameters: int = 0
     other_parameters: int = 0
     vision_parameters: int = 0
+    vision_counted: bool = True
     encoder_blocks: tuple[Layer, ...] = field(default=(), repr=False)
     mtp_layers: int = 0
     mtp_parameters: int = 0

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -86,20 +87,39 @@ def _blocks(text: Reader, family: Family, model_type: str) -> tuple[Layer, ...]:
     kinds, routed = mixer_kinds(text, key, layers), moe_flags(text, key, layers)
     heads = text.per_layer(layers, "num_key_value_heads_per_layer")
     crossed = set(text.items("cross_attention_layers"))
-    made: dict[tuple[Any, ...], Layer] = {}
-    keys = [(kinds[i], routed[i], heads[i] if heads else None, i in crossed) for i in range(layers)]
-    for one in keys:
-        if one not in made:
-            made[one] = _layer(text, family, key, *one)
-    return tuple(made[one] for one in keys)
+    indexers = text.per_layer(layers, "indexer_types")
+    made: dict[_Spot, Layer] = {}
+    spots = [
+        _Spot(
+            "cross" if i in crossed else kinds[i],
+            routed[i],
+            heads[i] if heads else None,
+            indexed=not indexers or indexers[i] != "shared",
+        )
+        for i in range(layers)
+    ]
+    for spot in spots:
+        if spot not in made:
+            made[spot] = _layer(text, family, key, spot)
+    return tuple(made[spot] for spot in spots)
 
 
-def _layer(text: Reader, family: Family, key: str, kind: str, routed: bool, kv_heads: Any, crossed: bool) -> Layer:
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """What distinguishes one layer from another within a common model."""
+
+    kind: str
+    routed: bool
+    kv_heads: Any
+    indexed: bool
+
+
+def _layer(text: Reader, family: Family, key: str, spot: _Spot) -> Layer:
     if key in {"mamba", "falcon_mamba", "mamba2"}:
         feed_forward = FeedForward("none")
     else:
-        feed_forward = feedforward.mixture(text, family) if routed else _dense(text, family, key)
-    mixer = _cross(text, family) if crossed else _mixer(text, family, key, kind, kv_heads)
+        feed_forward = feedforward.mixture(text, family) if spot.routed else _dense(text, family, key)
+    mixer = _mixer(text, family, key, spot)
     norms = ends.norms_per_layer(text, family, key) * ends.norm_width(family, mixers.hidden_size(text))
     return Layer(mixer, feed_forward, norms)
 
@@ -118,7 +138,10 @@ def _cross(text: Reader, family: Family) -> Mixer:
     return Mixer("none", base.projection_parameters, base.key_value_parameters, 0, extra, kv_heads=base.kv_heads)
 
 
-def _mixer(text: Reader, family: Family, key: str, kind: str, kv_heads: Any) -> Mixer:
+def _mixer(text: Reader, family: Family, key: str, spot: _Spot) -> Mixer:
+    kind = spot.kind
+    if kind == "cross":
+        return _cross(text, family)
     if kind == "linear":
         return _linear(text, key)
     if kind == "conv":
@@ -126,11 +149,11 @@ def _mixer(text: Reader, family: Family, key: str, kind: str, kv_heads: Any) -> 
     if kind == "ssm":
         return recurrent.selective_scan(text) if _is_mamba1(text, key) else recurrent.state_space_duality(text)
     if text.has("kv_lora_rank"):
-        return mixers.latent_attention(text, family)
+        return mixers.latent_attention(text, family, spot.indexed)
     if kind == "hybrid":
         gate_norm = text.flag("mamba_rms_norm")
         return recurrent.both(mixers.attention(text, family, "full"), recurrent.state_space_duality(text, gate_norm))
-    return _windowed(text, family, key, kind, kv_heads)
+    return _windowed(text, family, key, kind, spot.kv_heads)
 
 
 def _is_mamba1(text: Reader, key: str) -> bool:
@@ -169,6 +192,7 @@ def _assemble(
     encoder: tuple[Layer, ...],
 ) -> Architecture:
     hidden = mixers.hidden_size(text)
+    tower = vision.parameters(top, hidden, _defaults())
     vocab = text.number("vocab_size", "padded_vocab_size", low=1, high=VOCAB_MAX)
     tied = ends.tied(top, text, family)
     attending = next((block.mixer for block in blocks if block.mixer.heads), blocks[0].mixer)
@@ -197,7 +221,8 @@ def _assemble(
         embedding_parameters=ends.embedding_parameters(text, family_name(model_type), vocab, hidden),
         head_parameters=vocab * hidden if task == "generate" and not tied else 0,
         other_parameters=ends.other_parameters(top, text, family, family_name(model_type), vocab, hidden),
-        vision_parameters=vision.parameters(top, hidden),
+        vision_parameters=tower or 0,
+        vision_counted=tower is not None,
         encoder_blocks=encoder,
         mtp_layers=mtp_layers,
         mtp_parameters=mtp_layers * (blocks[-1].parameters + 2 * hidden * hidden + 3 * hidden),

@@ -1,6 +1,7 @@
 """What sits before the first layer and after the last: embeddings, positions, norms, heads and poolers."""
 
 from foundry_sim.architecture import Task
+from foundry_sim.architectures import mixers
 from foundry_sim.architectures.families import Family
 from foundry_sim.architectures.reader import POSITIONS_MAX, Reader
 
@@ -57,7 +58,7 @@ def other_parameters(top: Reader, text: Reader, family: Family, key: str, vocab:
     """Final and embedding norms, learned positions, segment embeddings, head bias, pooler or classifier."""
     norm = norm_width(family, hidden)
     total = (norm if family.final_norm else 0) + (norm if family.embedding_norm else 0)
-    total += vocab if family.head_bias else 0
+    total += vocab if mixers.bias(text, family.head_bias) else 0
     if family.learned_positions is not None:
         rows = text.number("max_position_embeddings", "n_positions", default=512, high=POSITIONS_MAX)
         total += (rows + family.learned_positions) * hidden

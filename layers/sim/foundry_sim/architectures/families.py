@@ -25,7 +25,7 @@ class Family:
     final_norm: bool = True
     embedding_norm: bool = False
     learned_positions: int | None = None
-    head_bias: bool = False
+    head_bias: bool | str = False
     gated_query: bool = False
     sinks: bool = False
     expert_bias: bool = False
@@ -157,7 +157,7 @@ FAMILIES: dict[str, Family] = {
     "phi": replace(_LAYER_NORM, norms=1, head_bias=True),
     "phi3": Family(qkv_bias=False, out_bias=False, mlp_bias=False),
     "phi4mm": Family(qkv_bias=False, out_bias=False, mlp_bias=False),
-    "phimoe": Family(norm_bias=True, head_bias=True),
+    "phimoe": Family(norm_bias=True, head_bias="lm_head_bias"),
     "qwen": Family(qkv_bias=True, out_bias=False, mlp_bias=False),
     "qwen2": _QWEN2,
     "qwen2_moe": _QWEN2,

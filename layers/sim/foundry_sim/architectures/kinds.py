@@ -21,6 +21,9 @@ _FULL_EVERY = {
 }
 # Families in which one window, once given, holds for every layer.
 _ALL_SLIDE = {"mistral", "mixtral", "phi3", "phi4mm", "phi4_multimodal", "phimoe", "starcoder2", "ministral"}
+# Families that are recurrent throughout unless the config lists attention layers.
+_ALL_RECURRENT = {"mamba", "mamba2", "falcon_mamba", "bamba", "granitemoehybrid"}
+_STATE_SPACE = _ALL_RECURRENT | {"jamba", "falcon_h1"}
 _NAMES = {
     "attention": "full",
     "full": "full",
@@ -46,7 +49,9 @@ def mixer_kinds(text: Reader, model_type: str, layers: int) -> list[str]:
     """One of full, sliding, chunked, linear, ssm, conv, hybrid, csa, hca per layer."""
     listed = text.per_layer(layers, "layer_types", "layers_block_type")
     if listed:
-        return [_kind(text, value) for value in listed]
+        kinds = [_kind(text, value) for value in listed]
+        # Newer exports call Mamba layers "linear_attention" too.
+        return ["ssm" if kind == "linear" and model_type in _STATE_SPACE else kind for kind in kinds]
     for rule in (_by_indices, _by_flags, _by_period):
         kinds = rule(text, model_type, layers)
         if kinds:
@@ -70,7 +75,7 @@ def _by_indices(text: Reader, model_type: str, layers: int) -> list[str]:
         if text.has(name):
             chosen = set(text.items(name))
             return ["full" if index in chosen else other for index in range(layers)]
-    return ["ssm"] * layers if model_type in {"mamba", "mamba2", "falcon_mamba"} else []
+    return ["ssm"] * layers if model_type in _ALL_RECURRENT else []
 
 
 def _by_flags(text: Reader, model_type: str, layers: int) -> list[str]:

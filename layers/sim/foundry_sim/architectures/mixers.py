@@ -85,9 +85,10 @@ def _qk_norm(config: Reader, family: Family, heads: int, kv_heads: int, head_dim
     return (heads + kv_heads) * head_dim if mode == "full" else 0
 
 
-def latent_attention(config: Reader, family: Family) -> Mixer:
+def latent_attention(config: Reader, family: Family, indexed: bool = True) -> Mixer:
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434 §2.1): the cache holds one latent and one rope key
-    per token, whatever the number of heads; each tensor-parallel rank keeps both whole."""
+    per token, whatever the number of heads; each tensor-parallel rank keeps both whole. Sparse models add an indexer,
+    which some layers share with the one before (``indexed`` False)."""
     hidden = hidden_size(config)
     heads = config.number("num_attention_heads", low=1, high=4096)
     latent = config.number("kv_lora_rank", low=1)
@@ -100,7 +101,7 @@ def latent_attention(config: Reader, family: Family) -> Mixer:
     down = hidden * (latent + rope)
     up = latent * heads * (nope + v_dim)
     other = latent + rank + ((rank + latent + rope + hidden) if with_bias else 0)
-    index, index_other, index_bytes = _indexer(config, hidden, rank)
+    index, index_other, index_bytes = _indexer(config, hidden, rank) if indexed else (0, 0, 0)
     return Mixer(
         "mla",
         projection_parameters=query + down + up + heads * v_dim * hidden + index,

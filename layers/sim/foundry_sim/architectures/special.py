@@ -102,13 +102,15 @@ def _gemma_layer(text: Reader, family: Family, full: bool, index: int, shared: b
     heads, kv_heads, head_dim = mixers.head_counts(text)
     merged = full and text.flag("attention_k_eq_v")
     if full:
-        head_dim = text.number("global_head_dim", default=head_dim, low=1, high=8192)
+        head_dim = text.number(
+            "global_head_dim", default=head_dim if text.has("laurel_rank") else 512, low=1, high=8192
+        )
     if merged:
         kv_heads = text.number("num_global_key_value_heads", default=kv_heads, low=1, high=heads)
     laurel = text.number("laurel_rank", default=0)
     mixer = mixers.attention(
         text, family, "full" if full else "sliding", None if full else mixers.window_of(text),
-        heads=(heads, kv_heads, head_dim), shares_cache=shared and not laurel, one_projection=merged,
+        heads=(heads, kv_heads, head_dim), shares_cache=shared, one_projection=merged,
     )  # fmt: skip
     if shared:
         mixer = replace(mixer, kv_elements_per_token=0)
