@@ -1,0 +1,1 @@
+"""Clusters under management and the deployments on them."""

@@ -1,0 +1,175 @@
+"""A plan from a client → what really is deployed: facts are recomputed, the launch command is built here.
+
+The predicted times are taken over as the client's claim: they are compared with measurements later, and nothing is
+granted for them.
+"""
+
+import json
+import shlex
+from dataclasses import dataclass
+
+from foundry_core.errors import Invalid
+from foundry_core.money import ratio
+from foundry_sim import architecture as architectures
+from foundry_sim import devices, launch
+from foundry_sim.devices import Device
+from foundry_sim.errors import SimulatorError
+from foundry_sim.memory import EngineLimits, MemoryBudget, budget
+from foundry_sim.plans import Plan, PlanMemory
+from foundry_sim.precision import Precision
+from foundry_sim.weights import Layout
+
+from functions.cluster.manifests import PORT
+from functions.cluster.schemas import DeviceGroup, ModelFacts, Price
+
+# Images of the engines, at the versions that the launch commands are written for.
+IMAGES = {"vllm": "docker.io/vllm/vllm-openai:v0.11.0", "sglang": "docker.io/lmsysorg/sglang:v0.5.4"}
+_FASTEST = 1e9  # tokens/s
+_SIMULATE_AGAIN = "Simulate again on the cluster as it is now, and deploy one of those plans."
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A plan that can be deployed as it stands, with our own memory, costs and command in it."""
+
+    plan: Plan
+    command: list[str]
+    price: Price
+
+
+def check(plan: Plan, model: ModelFacts, group: DeviceGroup, served_name: str) -> Checked:
+    """Raises ``Invalid`` with code ``plan_invalid``, ``plan_not_deployable``, ``plan_does_not_fit``, ``plan_outdated``
+    or ``config_invalid``."""
+    _check_numbers(plan)
+    device = _device(plan, group)
+    _check_layout(plan, group)
+    found = _architecture(model)
+    needed = _memory(plan, found, device)
+    cost = _device_price(plan, group, device) * plan.devices
+    command = _command(plan, found, served_name)
+    trusted = {
+        "memory": PlanMemory(**{name: getattr(needed, name) for name in PlanMemory.model_fields}),
+        "cost_nanos_per_hour": cost,
+        "cost_nanos_per_million_output_tokens": _per_million(cost, plan),
+        "launch_command": shlex.join(command),
+    }
+    return Checked(plan.model_copy(update=trusted), command, token_price(cost, plan))
+
+
+def _check_numbers(plan: Plan) -> None:
+    try:
+        json.dumps(plan.model_dump(), allow_nan=False)
+    except ValueError as error:
+        raise Invalid("The plan holds a number that is not finite.", code="plan_invalid") from error
+    predicted = plan.predicted
+    if not (0 <= predicted.output_tokens_per_s <= _FASTEST and 0 <= predicted.input_tokens_per_s <= _FASTEST):
+        raise Invalid("The plan's predicted throughput is out of range.", code="plan_invalid")
+
+
+def _per_million(cost_nanos_per_hour: int, plan: Plan) -> int | None:
+    tokens_per_hour = round(plan.predicted.output_tokens_per_s * 3600)
+    return ratio(cost_nanos_per_hour, 1_000_000, tokens_per_hour) if tokens_per_hour else None
+
+
+def _device(plan: Plan, group: DeviceGroup) -> Device:
+    if group.device is None:
+        raise Invalid(f"Foundry does not know the devices of group {group.name} ({group.product}).",
+                      code="plan_not_deployable")  # fmt: skip
+    device = devices.find(plan.device)
+    if device is None or device.name != group.device:
+        raise Invalid(f"The plan is for {plan.device[:60]}, but group {group.name} has {group.device}.",
+                      code="plan_outdated", next_action=_SIMULATE_AGAIN)  # fmt: skip
+    return device
+
+
+def _check_layout(plan: Plan, group: DeviceGroup) -> None:
+    if plan.engine not in IMAGES:
+        raise Invalid(f"Engine {plan.engine[:40]} cannot be deployed; {' and '.join(IMAGES)} can.",
+                      code="plan_not_deployable", next_action="Simulate with these engines.")  # fmt: skip
+    per_replica = plan.tp * plan.pp * plan.dp
+    if min(plan.tp, plan.pp, plan.dp, plan.ep, plan.replicas) < 1 or plan.devices != per_replica * plan.replicas:
+        raise Invalid("The plan's devices are not replicas × tp × pp × dp.", code="plan_invalid")
+    if per_replica > group.devices_per_node:
+        raise Invalid(
+            f"A replica of {per_replica} devices spans nodes of {group.devices_per_node}: it cannot be deployed yet.",
+            code="plan_not_deployable", next_action="Choose a plan whose replica fits one node.",
+        )  # fmt: skip
+
+
+def _architecture(model: ModelFacts) -> architectures.Architecture:
+    """Named by where the engine loads the weights from, since that is what goes on its command line."""
+    try:
+        return architectures.from_config(model.config, model.repository or model.name)
+    except SimulatorError as error:
+        raise Invalid(str(error), code="config_invalid", errors=[{"field": "model.config", "detail": str(error)}]
+                      ) from error  # fmt: skip
+
+
+def _memory(plan: Plan, found: architectures.Architecture, device: Device) -> MemoryBudget:
+    limits = plan.limits
+    try:
+        needed = budget(
+            found, device, _precision(plan), tp=plan.tp, pp=plan.pp, ep=plan.ep, dp=plan.dp,
+            limits=_limits(plan), context_tokens=limits.max_model_len,
+        )  # fmt: skip
+    except SimulatorError as error:
+        raise Invalid(str(error), code="plan_invalid", next_action=_SIMULATE_AGAIN) from error
+    if not needed.fits:
+        raise Invalid(f"The plan does not fit {device.name}: {needed.reason}.", code="plan_does_not_fit",
+                      next_action=_SIMULATE_AGAIN)  # fmt: skip
+    return needed
+
+
+def _precision(plan: Plan) -> Precision:
+    shown = plan.precision
+    return Precision(shown.weights, shown.activations, shown.kv, shown.moe, shown.attention)
+
+
+def _limits(plan: Plan) -> EngineLimits:
+    limits = plan.limits
+    return EngineLimits(
+        max_num_seqs=limits.max_num_seqs, chunk_tokens=limits.chunk_tokens,
+        memory_utilization=limits.memory_utilization, max_model_len=limits.max_model_len,
+    )  # fmt: skip
+
+
+def _launch(plan: Plan, found: architectures.Architecture) -> launch.Launch:
+    return launch.Launch(
+        architecture=found, engine=plan.engine, layout=Layout(plan.tp, plan.pp, plan.ep, plan.dp),
+        precision=_precision(plan), limits=_limits(plan), max_model_len=plan.limits.max_model_len,
+        quantise=_quantise(plan, found),
+    )  # fmt: skip
+
+
+def _quantise(plan: Plan, found: architectures.Architecture) -> str:
+    """Weights in another format than the checkpoint's are quantised while loading."""
+    shipped = found.checkpoint_precision.weights
+    return "" if plan.precision.weights == shipped else plan.precision.weights
+
+
+def _command(plan: Plan, found: architectures.Architecture, served_name: str) -> list[str]:
+    words = shlex.split(launch.command(_launch(plan, found)))
+    return [*words, "--served-model-name", served_name, "--host", "0.0.0.0", "--port", str(PORT)]  # noqa: S104
+
+
+def _device_price(plan: Plan, group: DeviceGroup, device: Device) -> int:
+    """The owner's price, else one of the bundled ones; a plan made with another price is outdated."""
+    owner = group.price_nanos_per_hour
+    allowed = {owner} if owner is not None else set(device.price_nanos_per_hour.values())
+    if plan.price_nanos_per_device_hour not in allowed:
+        raise Invalid("The plan was made with another price than this device group has.", code="plan_outdated",
+                      next_action=_SIMULATE_AGAIN)  # fmt: skip
+    return plan.price_nanos_per_device_hour
+
+
+def token_price(cost_nanos_per_hour: int, plan: Plan) -> Price:
+    """All cost on output tokens at the predicted throughput: that is how plans are compared."""
+    tokens_per_hour = round(plan.predicted.output_tokens_per_s * 3600)
+    if tokens_per_hour < 1:
+        return Price(input_nanos_per_token=_input_price(cost_nanos_per_hour, plan), output_nanos_per_token=0)
+    return Price(input_nanos_per_token=0, output_nanos_per_token=ratio(cost_nanos_per_hour, 1, tokens_per_hour))
+
+
+def _input_price(cost_nanos_per_hour: int, plan: Plan) -> int:
+    """Embeddings have no output tokens."""
+    return ratio(cost_nanos_per_hour, 1, max(1, round(plan.predicted.input_tokens_per_s * 3600)))

@@ -1,0 +1,49 @@
+"""Secrets at rest: an AES-256-GCM data key per secret, itself encrypted by KMS and bound to what the secret is for."""
+
+import base64
+import json
+import os
+
+from botocore.exceptions import ClientError
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from foundry_core.aws import client
+from foundry_core.errors import FoundryError
+from foundry_core.settings import settings
+
+Context = dict[str, str]
+_NONCE_BYTES = 12
+
+
+class SecretUnreadable(FoundryError):
+    """The secret was written for something else, changed, or its key is gone."""
+
+    default_code = "secret_unreadable"
+
+
+def seal(plaintext: str, context: Context) -> dict[str, str]:
+    """``{"key", "nonce", "sealed"}`` in base64; only ``unseal`` with the same context opens it."""
+    answer = client("kms").generate_data_key(
+        KeyId=settings().secrets_key_id, KeySpec="AES_256", EncryptionContext=context
+    )
+    nonce = os.urandom(_NONCE_BYTES)
+    sealed = AESGCM(answer["Plaintext"]).encrypt(nonce, plaintext.encode(), _bound(context))
+    parts = {"key": answer["CiphertextBlob"], "nonce": nonce, "sealed": sealed}
+    return {name: base64.b64encode(part).decode() for name, part in parts.items()}
+
+
+def unseal(secret: dict[str, str], context: Context) -> str:
+    """Raises ``SecretUnreadable``."""
+    parts = {name: base64.b64decode(value) for name, value in secret.items()}
+    try:
+        answer = client("kms").decrypt(
+            CiphertextBlob=parts["key"], KeyId=settings().secrets_key_id, EncryptionContext=context
+        )
+        return AESGCM(answer["Plaintext"]).decrypt(parts["nonce"], parts["sealed"], _bound(context)).decode()
+    except (ClientError, InvalidTag) as error:
+        raise SecretUnreadable("The stored credentials cannot be decrypted.",
+                               next_action="Send the kubeconfig again.") from error  # fmt: skip
+
+
+def _bound(context: Context) -> bytes:
+    return json.dumps(context, sort_keys=True).encode()

@@ -1,0 +1,1 @@
+"""The rules of clusters and deployments: plain functions on plain data."""

@@ -1,0 +1,1 @@
+"""Simulations: which deployment meets the service levels, and what it costs."""

@@ -1,0 +1,82 @@
+"""Routes of devices and simulations."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from foundry_core.http import etag, not_modified, require
+from foundry_core.permissions import Action
+from foundry_core.principal import Principal
+
+from functions.sim import service
+from functions.sim.schemas import (
+    DevicePage,
+    PlanPage,
+    RunStarted,
+    SimulationAccepted,
+    SimulationCreate,
+    SimulationDetail,
+    SimulationPage,
+)
+
+router = APIRouter()
+
+ProjectId = Annotated[str, Path(max_length=64)]
+SimulationId = Annotated[str, Path(max_length=64)]
+Limit = Annotated[int, Query(ge=1, le=100)]
+Cursor = Annotated[str | None, Query(max_length=2048)]
+
+
+@router.get("/devices", tags=["devices"], dependencies=[require(Action.CATALOGUE_READ)])
+def list_devices() -> DevicePage:
+    """Devices that Foundry knows, with the price assumptions that simulations use."""
+    return service.device_page()
+
+
+@router.get("/projects/{project_id}/simulations", tags=["simulations"], dependencies=[require(Action.PROJECT_READ)])
+def list_simulations(project_id: ProjectId, limit: Limit = 50, cursor: Cursor = None) -> SimulationPage:
+    """Simulations of the project, newest first."""
+    items, following = service.page_of(project_id, limit, cursor)
+    return SimulationPage(items=items, next_cursor=following)
+
+
+@router.post("/projects/{project_id}/simulations", tags=["simulations"], status_code=202)
+def create_simulation(
+    project_id: ProjectId,
+    request: SimulationCreate,
+    response: Response,
+    principal: Annotated[Principal, require(Action.SIMULATE)],
+) -> SimulationAccepted:
+    """Search the configurations that meet the service levels. Infeasible is a result, not an error."""
+    simulation, run = service.create(project_id, request, principal.user_id)
+    response.headers["location"] = f"/projects/{project_id}/simulations/{simulation.id}"
+    return SimulationAccepted(simulation=simulation, run=RunStarted.of(run))
+
+
+@router.get(
+    "/projects/{project_id}/simulations/{simulation_id}",
+    tags=["simulations"],
+    dependencies=[require(Action.PROJECT_READ)],
+    responses={304: {"description": "Unchanged"}},
+)
+def get_simulation(
+    project_id: ProjectId, simulation_id: SimulationId, request: Request, response: Response
+) -> SimulationDetail:
+    """A simulation with its request and its outcome."""
+    simulation = service.get(project_id, simulation_id)
+    tag = etag(f"{simulation.id}:{simulation.version}:{simulation.status}")
+    if not_modified(request, response, tag):
+        return Response(status_code=304, headers=dict(response.headers))  # type: ignore[return-value]
+    return simulation
+
+
+@router.get(
+    "/projects/{project_id}/simulations/{simulation_id}/plans",
+    tags=["simulations"],
+    dependencies=[require(Action.PROJECT_READ)],
+)
+def list_plans(
+    project_id: ProjectId, simulation_id: SimulationId, limit: Limit = 50, cursor: Cursor = None
+) -> PlanPage:
+    """Plans that meet the service levels, best first."""
+    items, following = service.plan_page(project_id, simulation_id, limit, cursor)
+    return PlanPage(items=items, next_cursor=following)

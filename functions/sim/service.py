@@ -1,0 +1,183 @@
+"""The rules of simulations: what may be asked, how it is answered, and what is kept of the answer."""
+
+import json
+from functools import cache
+from typing import Any
+
+from foundry_core import runs
+from foundry_core.clock import now_ms
+from foundry_core.errors import Invalid, NotFound, TooLarge
+from foundry_core.events import Event, new_event
+from foundry_core.ids import new_id
+from foundry_core.runs import Run, RunStatus
+from foundry_sim import devices
+from foundry_sim.architecture import ArchitectureError, from_config
+from foundry_sim.architectures.catalogue import config_of
+from foundry_sim.errors import SimulatorError
+from foundry_sim.plans import DeviceGroup as SimGroup
+from foundry_sim.plans import Plan, SimulationRequest, SimulationResult
+from foundry_sim.search import simulate
+from pydantic import ValidationError
+
+from functions.sim import store
+from functions.sim.errors import InvalidInput, ModelNotFound
+from functions.sim.schemas import (
+    Device,
+    DevicePage,
+    ModelRef,
+    Outcome,
+    Simulation,
+    SimulationCreate,
+    SimulationDetail,
+    SimulationStatus,
+)
+
+MAX_REQUEST_BYTES = 320 * 1024  # an item holds 400 KB
+_KEPT_COMPARISONS = 16
+_ENDED = {
+    RunStatus.FAILED: SimulationStatus.FAILED,
+    RunStatus.CANCELLED: SimulationStatus.CANCELLED,
+}
+
+
+@cache
+def device_page() -> DevicePage:
+    as_of, note = devices.prices_as_of()
+    found = [devices.device(name) for name in devices.names()]
+    items = [Device(**{name: getattr(one, name) for name in Device.model_fields}) for one in found]
+    return DevicePage(items=items, prices_as_of=as_of, prices_note=note)
+
+
+def create(project_id: str, request: SimulationCreate, user_id: str) -> tuple[Simulation, Run]:
+    """Raises ``ModelNotFound``, ``Invalid`` (``config_invalid``, ``no_devices``), ``InvalidInput``, ``TooLarge``."""
+    _check_size(request)
+    resolved(request)
+    reference = request.model if isinstance(request.model, ModelRef) else None
+    simulation = Simulation(
+        id=new_id("sim"), project_id=project_id, status=SimulationStatus.RUNNING,
+        model_id=reference.id if reference else None, model_name=reference.name if reference else str(request.model),
+        workload=request.workload, service_levels=request.service_levels, purchase=request.purchase,
+        created_by=user_id, created_at_ms=now_ms(),
+    )  # fmt: skip
+    store.insert(simulation, request, _event(simulation, "created"))
+    run = runs.create("simulate", subject_id=simulation.id, created_by=user_id, project_id=project_id)
+
+    def note(simulation: Simulation) -> None:
+        simulation.run_id = run.id
+
+    return store.update(project_id, simulation.id, note), run
+
+
+def _check_size(request: SimulationCreate) -> None:
+    """What cannot be stored is refused now: values that are not JSON, and more than an item holds."""
+    try:
+        size = len(json.dumps(request.model_dump(), allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError) as error:
+        raise Invalid("The request holds a value that is not JSON (NaN, infinity or broken text).") from error
+    if size > MAX_REQUEST_BYTES:
+        raise TooLarge(f"The request is {size:,} bytes; at most {MAX_REQUEST_BYTES:,} are kept.")
+
+
+def _event(simulation: Simulation, what: str, **data: Any) -> Event:
+    facts = {"simulation_id": simulation.id, "project_id": simulation.project_id, "model": simulation.model_name}
+    name = f"foundry.simulation.{what}.v1"
+    return new_event(name, source="sim", subject=simulation.id, data={**facts, **data})
+
+
+def resolved(request: SimulationCreate) -> SimulationRequest:
+    """The request as the simulator takes it: names looked up, groups that cannot be planned for left out."""
+    groups = [_group(group) for group in request.device_groups if group.device and group.nodes]
+    if not groups:
+        raise Invalid("No device group has a known device and a ready node.", code="no_devices",
+                      next_action="GET /devices lists the known ones.")  # fmt: skip
+    plain = request.model_dump(exclude={"model", "device_groups"})
+    try:
+        return SimulationRequest(model=_model(request), device_groups=groups, **plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"{where}: {first['msg']}") from error
+
+
+def _group(group: Any) -> SimGroup:
+    if devices.find(group.device) is None:
+        raise Invalid(f"Device {group.device!r} of group {group.name} is unknown.", code="unknown_device",
+                      next_action="GET /devices lists the known ones.")  # fmt: skip
+    return SimGroup(**group.model_dump())
+
+
+def _model(request: SimulationCreate) -> dict[str, Any]:
+    """A config with a name in it; a known name never becomes a path."""
+    if isinstance(request.model, ModelRef):
+        config, name = request.model.config, request.model.name
+    else:
+        config, name = _known_config(request.model), request.model
+    try:
+        from_config(config, name)
+    except ArchitectureError as error:
+        raise Invalid(str(error), code="config_invalid",
+                      errors=[{"field": "model.config", "detail": str(error)}]) from error  # fmt: skip
+    return {**config, "_name_or_path": name}
+
+
+def _known_config(name: str) -> dict[str, Any]:
+    try:
+        return config_of(name)
+    except ArchitectureError as error:
+        advice = "Register it with its config.json, and send it as model."
+        raise ModelNotFound(f"{name!r} is not a model that Foundry ships with.", next_action=advice) from error
+
+
+def search(request: SimulationRequest) -> SimulationResult:
+    """Raises ``InvalidInput`` for what the simulator cannot understand. Infeasible is a result."""
+    try:
+        return simulate(request)
+    except SimulatorError as error:
+        raise InvalidInput(str(error)) from error
+
+
+def outcome_of(result: SimulationResult) -> Outcome:
+    facts = {name: getattr(result, name) for name in Outcome.model_fields}
+    return Outcome(**{**facts, "comparison": result.comparison[:_KEPT_COMPARISONS]})
+
+
+def complete(project_id: str, simulation_id: str, outcome: Outcome, plans: list[Plan]) -> Simulation:
+    """Keep the answer; a second time it is the same."""
+    store.put_result(simulation_id, outcome, plans)
+
+    def apply(simulation: Simulation) -> Event | None:
+        already = simulation.status == SimulationStatus.COMPLETED
+        simulation.status, simulation.feasible = SimulationStatus.COMPLETED, outcome.feasible
+        simulation.headline, simulation.plan_count = outcome.headline, len(plans)
+        simulation.completed_at_ms = simulation.completed_at_ms or now_ms()
+        return None if already else _event(simulation, "completed", feasible=outcome.feasible, plan_count=len(plans))
+
+    return store.update(project_id, simulation_id, apply)
+
+
+def get(project_id: str, simulation_id: str) -> SimulationDetail:
+    simulation = current(store.load(project_id, simulation_id))
+    request, outcome = store.load_request(simulation_id), store.load_outcome(simulation_id)
+    return SimulationDetail(**simulation.model_dump(), request=request, outcome=outcome)
+
+
+def page_of(project_id: str, limit: int, cursor: str | None) -> tuple[list[Simulation], str | None]:
+    items, following = store.page_of(project_id, limit, cursor)
+    return [current(item) for item in items], following
+
+
+def plan_page(project_id: str, simulation_id: str, limit: int, cursor: str | None) -> tuple[list[Plan], str | None]:
+    store.load(project_id, simulation_id)  # the plans of a simulation are those of its project
+    return store.plan_page(simulation_id, limit, cursor)
+
+
+def current(simulation: Simulation) -> Simulation:
+    """A simulation that has not completed is what its run is."""
+    if simulation.status != SimulationStatus.RUNNING or simulation.run_id is None:
+        return simulation
+    try:
+        run = runs.get(simulation.run_id)
+    except NotFound:
+        return simulation
+    status = _ENDED.get(run.status, SimulationStatus.RUNNING)
+    return simulation.model_copy(update={"status": status, "error": run.error})

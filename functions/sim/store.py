@@ -1,0 +1,133 @@
+"""The simulation table: the only file that knows it.
+
+A simulation is a summary item, its request and its outcome apart (lists do not need them), and one item per plan.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from foundry_core.errors import Conflict, NotFound
+from foundry_core.events import Event, OutboxFields, outbox_keys
+from foundry_core.table import Item, conflicts, meta, page, write
+from foundry_sim.plans import Plan
+from pynamodb.attributes import JSONAttribute
+
+from functions.sim.schemas import Outcome, Simulation, SimulationCreate
+
+_TRIES = 8
+
+
+class SimTable(Item):
+    Meta = meta("sim")
+
+
+class SimulationItem(SimTable, discriminator="simulation"):
+    data = JSONAttribute()
+
+
+class RequestItem(SimTable, discriminator="request"):
+    data = JSONAttribute()
+
+
+class OutcomeItem(SimTable, discriminator="outcome"):
+    data = JSONAttribute()
+
+
+class PlanItem(SimTable, discriminator="plan"):
+    data = JSONAttribute()
+
+
+class SimOutbox(OutboxFields, SimTable, discriminator="outbox"):
+    pass
+
+
+def insert(simulation: Simulation, request: SimulationCreate, event: Event) -> Simulation:
+    item = SimulationItem(_pk(simulation.project_id), f"SIMULATION#{simulation.id}", data=_data(simulation))
+    kept = RequestItem(_own(simulation.id), "REQUEST", data=request.model_dump(mode="json"))
+    with conflicts(f"There is a simulation {simulation.id} already."):
+        write(create=[item, kept, SimOutbox(**outbox_keys(event))])
+    return _simulation(item)
+
+
+def load(project_id: str, simulation_id: str) -> Simulation:
+    return _simulation(_item(project_id, simulation_id))
+
+
+def load_request(simulation_id: str) -> SimulationCreate:
+    try:
+        return SimulationCreate(**RequestItem.get(_own(simulation_id), "REQUEST", consistent_read=True).data)
+    except RequestItem.DoesNotExist as error:
+        raise _missing(simulation_id) from error
+
+
+def load_outcome(simulation_id: str) -> Outcome | None:
+    """None until the search has ended."""
+    try:
+        return Outcome(**OutcomeItem.get(_own(simulation_id), "OUTCOME", consistent_read=True).data)
+    except OutcomeItem.DoesNotExist:
+        return None
+
+
+def page_of(project_id: str, limit: int, cursor: str | None) -> tuple[list[Simulation], str | None]:
+    items, following = page(
+        SimulationItem, _pk(project_id), prefix="SIMULATION#", limit=limit, cursor=cursor, newest_first=True
+    )
+    return [_simulation(item) for item in items], following
+
+
+def plan_page(simulation_id: str, limit: int, cursor: str | None) -> tuple[list[Plan], str | None]:
+    """Plans from best to worst."""
+    items, following = page(PlanItem, _own(simulation_id), prefix="PLAN#", limit=limit, cursor=cursor)
+    return [Plan(**item.data) for item in items], following
+
+
+def update(project_id: str, simulation_id: str, change: Callable[[Simulation], Event | None]) -> Simulation:
+    """Read, ``change`` in place, write with the returned event; again when another writer was faster."""
+    for _ in range(_TRIES):
+        item = _item(project_id, simulation_id)
+        simulation = _simulation(item)
+        event = change(simulation)
+        item.data = _data(simulation)
+        try:
+            with conflicts("changed meanwhile"):
+                write(save=[item], create=[SimOutbox(**outbox_keys(event))] if event else [])
+        except Conflict:
+            continue
+        return _simulation(item)
+    raise Conflict(f"Simulation {simulation_id} is being changed by too many writers.", next_action="Try again.")
+
+
+def put_result(simulation_id: str, outcome: Outcome, plans: Sequence[Plan]) -> None:
+    """Write the outcome and the plans; again is the same, since a search is a function of its request."""
+    pk = _own(simulation_id)
+    OutcomeItem(pk, "OUTCOME", data=outcome.model_dump(mode="json")).save(add_version_condition=False)
+    with PlanItem.batch_write() as batch:
+        for rank, plan in enumerate(plans):
+            batch.save(PlanItem(pk, f"PLAN#{rank:04d}", data=plan.model_dump(mode="json")))
+
+
+def _pk(project_id: str) -> str:
+    return f"PROJECT#{project_id}"
+
+
+def _own(simulation_id: str) -> str:
+    return f"SIMULATION#{simulation_id}"
+
+
+def _item(project_id: str, simulation_id: str) -> SimulationItem:
+    try:
+        return SimulationItem.get(_pk(project_id), f"SIMULATION#{simulation_id}", consistent_read=True)
+    except SimulationItem.DoesNotExist as error:
+        raise _missing(simulation_id) from error
+
+
+def _missing(simulation_id: str) -> NotFound:
+    return NotFound(f"There is no simulation {simulation_id} in this project.", code="simulation_not_found")
+
+
+def _data(simulation: Simulation) -> dict[str, Any]:
+    return simulation.model_dump(mode="json", exclude={"version"})
+
+
+def _simulation(item: SimulationItem) -> Simulation:
+    return Simulation(**item.data, version=int(item.version or 0))

@@ -1,0 +1,46 @@
+"""Steps of the flow ``simulate``. What is large stays in the table; plans pass through the flow, at most 20."""
+
+from foundry_core.tasks import Output, TaskContext, Tasks
+from foundry_sim.plans import Plan, SimulationResult
+
+from functions.sim import service, store
+from functions.sim.schemas import Outcome
+
+tasks = Tasks("sim")
+
+
+@tasks.task("resolve_inputs")
+def resolve_inputs(context: TaskContext) -> Output:
+    """Look names up again: what the request named may have changed since. Raises ``ModelNotFound``."""
+    request = service.resolved(store.load_request(context.run.subject_id))
+    kept = request.model_dump(mode="json", exclude={"model"})
+    assert isinstance(request.model, dict)
+    return {"request": {**kept, "model": request.model["_name_or_path"]}}
+
+
+@tasks.task("search")
+def search(context: TaskContext) -> Output:
+    """The config is read from the table again: the state of a flow is too small for it."""
+    result = service.search(service.resolved(store.load_request(context.run.subject_id)))
+    outcome = service.outcome_of(result)
+    return {
+        "feasible": result.feasible,
+        "plans": [plan.model_dump(mode="json") for plan in result.plans],
+        "nearest": result.nearest.plan.model_dump(mode="json") if result.nearest else None,
+        "binding_constraint": result.binding_constraint,
+        "outcome": outcome.model_dump(mode="json"),
+        "detail": _detail(result),
+    }
+
+
+def _detail(result: SimulationResult) -> str:
+    return f"{result.considered:,} configurations, {result.feasible_count:,} meet the service levels"
+
+
+@tasks.task("store_plans")
+def store_plans(context: TaskContext) -> Output:
+    found = context.input["search"]["output"]
+    plans = [Plan(**plan) for plan in found["plans"]]
+    run = context.run
+    simulation = service.complete(run.project_id or "", run.subject_id, Outcome(**found["outcome"]), plans)
+    return {"simulation_id": simulation.id, "feasible": simulation.feasible, "plan_count": simulation.plan_count}
