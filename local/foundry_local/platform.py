@@ -55,7 +55,7 @@ class Platform:
         listener = bind(self._ports.front)
         cluster = self._spawn_cluster()
         self._step("Synthesize the stacks")
-        deployer.synthesize(self._root, self._state.assembly, {"clickhouse_dsn": f"chdb://{self._state.clickhouse}"})
+        deployer.synthesize(self._root, self._state.assembly, self._state.context)
         emulator = self._start_emulator()
         self._step("Deploy the stacks")
         deployment = deployer.deploy(self._state.assembly, emulator.url)

@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import uvicorn
-
 from .errors import PlatformError
 
 HOST = "127.0.0.1"
@@ -42,6 +40,9 @@ class Server:
     """Serves ``app`` on ``listener`` until :meth:`stop`."""
 
     def __init__(self, app: Callable[..., Any], listener: socket.socket, name: str) -> None:
+        # Imported here, so that the doctor can use this module on a machine that lacks packages.
+        import uvicorn
+
         config = uvicorn.Config(
             app,
             lifespan="auto",

@@ -71,6 +71,11 @@ class StateDir:
         self._ports = self.root / "ports.json"
         self._lock = self.root / "lock"
 
+    @property
+    def context(self) -> dict[str, str]:
+        """What the CDK app is told: where ClickHouse lies, and that nothing outlives this directory."""
+        return {"clickhouse_dsn": f"chdb://{self.clickhouse}", "disposable": "true"}
+
     def create(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -101,13 +106,18 @@ class StateDir:
 
     def ports(self, front: int | None) -> Ports:
         """The ports of this state, chosen at the first start. ``front``: another for this time, 0 for any free one."""
-        known: dict[str, int] = json.loads(self._ports.read_text()) if self._ports.exists() else {}
+        known = self.known_ports()
         wanted = known.get("front", DEFAULT_PORT) if front is None else front
         chosen = wanted or free_port()
         inner = {name: known.get(name) or _near(chosen + n, front) for n, name in enumerate(_INNER, start=1)}
         ports = Ports(front=chosen, **inner)
         write_private(self._ports, json.dumps(asdict(ports)))
         return ports
+
+    def known_ports(self) -> dict[str, int]:
+        """Ports of the last start by name; empty before the first."""
+        known: dict[str, int] = json.loads(self._ports.read_text()) if self._ports.exists() else {}
+        return known
 
     def write_status(self, status: Status) -> None:
         write_private(self.status, json.dumps(asdict(status), indent=2))

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from foundry_local.errors import PlatformError
+from foundry_local.pins import EMULATOR_VERSION
 
 from .functions import Executor, Function
 
-VERSION = "1.5.33"
 ACCOUNT_ID = "000000000000"
 REGION = "us-east-1"
 # Imported at the start because a request must not wait for it, and because a restored state needs all of them.
@@ -67,7 +67,7 @@ class Engine:
         """Every service's state; call it where nothing else runs (a fork)."""
         states = {name: get_state() for name, get_state in self._app._build_persistence_save_dict().items()}
         kept = {name: state for name, state in states.items() if state}
-        return {"emulator": VERSION, "services": kept, _STREAMS: self._dump_streams()}
+        return {"emulator": EMULATOR_VERSION, "services": kept, _STREAMS: self._dump_streams()}
 
     def encode(self, value: Any) -> Any:
         """JSON default for what :meth:`dump` returns."""
@@ -79,10 +79,9 @@ class Engine:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Load what :meth:`dump` returned. Executions that were running are failed (``States.ServiceRestart``)."""
-        if state.get("emulator") != VERSION:
-            raise EngineError(
-                f"the saved state is of emulator {state.get('emulator')}, this is {VERSION}: start with a new --state"
-            )
+        if state.get("emulator") != EMULATOR_VERSION:
+            found = state.get("emulator")
+            raise EngineError(f"the state is of emulator {found}, this is {EMULATOR_VERSION}: take a new --state")
         self._restore_streams(state[_STREAMS])
         for name, module in self._app._state_map.items():
             if name in state["services"]:
