@@ -11,7 +11,7 @@ Annotations and labels that it reads or writes:
 * `foundry.dev/fault` annotation on a Pod: a fault for this pod alone, see `Fault`.
 """
 
-from foundry_local.kube.cluster import ClusterThread, SimulatedCluster
+from foundry_local.kube.cluster import SimulatedCluster
 from foundry_local.kube.containers import (
     ARCHITECTURE_ANNOTATION,
     ARCHITECTURE_CONFIG_MAP_ANNOTATION,
@@ -20,6 +20,7 @@ from foundry_local.kube.containers import (
 )
 from foundry_local.kube.faults import FAULT_ANNOTATION, Fault
 from foundry_local.kube.nodes import demo_nodes
+from foundry_local.kube.thread import ClusterThread
 
 __all__ = [
     "ARCHITECTURE_ANNOTATION",

@@ -6,21 +6,22 @@ import json
 import logging
 import os
 import secrets
-import threading
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import yaml
 
 from foundry_local.kube.api import KubeApi, token_check
 from foundry_local.kube.deletion import Deleter
+from foundry_local.kube.deployments import Deployments
+from foundry_local.kube.engines import TwinBuilder
 from foundry_local.kube.events import Recorder
 from foundry_local.kube.faults import Fault, FaultBoard
+from foundry_local.kube.jobs import Jobs
 from foundry_local.kube.kubelet import Kubelet
 from foundry_local.kube.namespaces import Namespaces
 from foundry_local.kube.nodes import demo_nodes
-from foundry_local.kube.podworker import TwinBuilder
+from foundry_local.kube.replicasets import ReplicaSets
 from foundry_local.kube.resources import CRDS, EVENTS, LEASES, ResourceRegistry
 from foundry_local.kube.scheduler import Scheduler
 from foundry_local.kube.services import Services
@@ -28,7 +29,6 @@ from foundry_local.kube.store import Change, Store
 from foundry_local.kube.subresources import Subresources
 from foundry_local.kube.types import Obj
 from foundry_local.kube.watch import Watches
-from foundry_local.kube.workloads import Workloads
 from foundry_local.kube.writes import Writer
 from foundry_local.twin import build_twin
 from foundry_local.twin.server import LoopServer
@@ -39,7 +39,12 @@ STATE_FORMAT = 1
 SPEED = 20.0
 _TICK_S = 1.0
 _MAX_PASSES = 50
-T = TypeVar("T")
+
+
+class Reconciler(Protocol):
+    """One level-triggered pass: bring the store closer to what its objects ask for."""
+
+    def reconcile(self) -> None: ...
 
 
 class SimulatedCluster:
@@ -89,6 +94,7 @@ class SimulatedCluster:
         self.token = self.token or secrets.token_urlsafe(32)
         self.namespaces.bootstrap([] if restored else self._nodes)
         self.kubelet.resume()
+        self._reconcile()
         self._server = LoopServer(self.api, self._port)
         await self._server.start()
         self._port = self._server.port
@@ -106,10 +112,12 @@ class SimulatedCluster:
         self.writer = Writer(self.store, self.registry)
         self.deleter = Deleter(self.store, self.registry)
         self.namespaces = Namespaces(self.store, self.writer, self.deleter)
-        self.workloads = Workloads(self.store, self.writer, self.deleter, self.recorder, self._speed)
+        parts = (self.store, self.writer, self.deleter, self.recorder, self._speed)
+        workloads = [Deployments(*parts), ReplicaSets(*parts), Jobs(*parts)]
         self.scheduler = Scheduler(self.store, self.recorder)
         self.kubelet = Kubelet(self.store, self.recorder, self.deleter, self.faults, self._build_engine, self._speed)
         self.services = Services(self.store, self.kubelet)
+        self._controllers: list[Reconciler] = [self.namespaces, *workloads, self.scheduler, self.kubelet, self.services]
         self._watches = Watches(self.store)
         tokens = token_check(lambda: [self.token, *self._service_tokens.values()])
         self.api = KubeApi(self.store, self.registry, self.writer, self.deleter, self._watches, tokens)
@@ -141,7 +149,7 @@ class SimulatedCluster:
     def _reconcile(self) -> None:
         for _ in range(_MAX_PASSES):
             self._dirty.clear()
-            for controller in (self.namespaces, self.workloads, self.scheduler, self.kubelet, self.services):
+            for controller in self._controllers:
                 controller.reconcile()
             self.deleter.collect()
             if not self._dirty.is_set():
@@ -245,36 +253,3 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-
-
-class ClusterThread:
-    """A cluster on its own event loop in its own thread, for callers without one (`with ClusterThread(cluster):`)."""
-
-    def __init__(self, cluster: SimulatedCluster) -> None:
-        self.cluster = cluster
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="simulated cluster", daemon=True)
-
-    def __enter__(self) -> SimulatedCluster:
-        self._thread.start()
-        try:
-            self.call(self.cluster.start())
-        except BaseException:
-            self._end()
-            raise
-        return self.cluster
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self.call(self.cluster.stop())
-        finally:
-            self._end()
-
-    def call(self, work: Coroutine[Any, Any, T], timeout_s: float = 30.0) -> T:
-        """Run a coroutine on the cluster's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()

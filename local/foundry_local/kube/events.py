@@ -1,8 +1,8 @@
 """Core v1 events, counted up where the same thing happens again, as the recorder in client-go does."""
 
-from foundry_local.kube.resources import EVENTS
+from foundry_local.kube.resources import EVENTS, NAMESPACES
 from foundry_local.kube.store import Store
-from foundry_local.kube.types import Obj, name_of, namespace_of, now_text, random_suffix, uid_of
+from foundry_local.kube.types import Obj, is_deleting, name_of, namespace_of, now_text, random_suffix, uid_of
 
 MAX_EVENTS_PER_NAMESPACE = 500
 
@@ -16,6 +16,9 @@ class Recorder:
 
     def record(self, about: Obj, reason: str, message: str, *, source: str, warning: bool = False) -> None:
         namespace = namespace_of(about) or "default"
+        home = self._store.peek(NAMESPACES, "", namespace)
+        if home is None or is_deleting(home):
+            return
         key = (uid_of(about), reason, message)
         if key in self._known and self._count_up(*self._known[key]):
             return

@@ -6,9 +6,10 @@ import logging
 from datetime import UTC, datetime
 
 from foundry_local.kube.deletion import DeleteOptions, Deleter
+from foundry_local.kube.engines import TwinBuilder
 from foundry_local.kube.events import Recorder
 from foundry_local.kube.faults import FaultBoard
-from foundry_local.kube.podworker import PodWorker, TwinBuilder
+from foundry_local.kube.podworker import PodWorker
 from foundry_local.kube.resources import NODES, PODS
 from foundry_local.kube.scheduler import untolerated
 from foundry_local.kube.store import Store
@@ -55,7 +56,10 @@ class Kubelet:
 
     def resume(self) -> None:
         """After a restore: pods that ran go on without loading again, unready until they are probed."""
-        self._resume = {uid_of(pod) for pod in self.store.select(PODS) if dig(pod, "status", "phase") == "Running"}
+        running = [pod for pod in self.store.select(PODS) if dig(pod, "status", "phase") == "Running"]
+        self._resume = {uid_of(pod) for pod in running}
+        for pod in running:
+            self._mark_unready(pod, "ContainersNotReady")
 
     def reconcile(self) -> None:
         pods = {uid_of(pod): pod for pod in self.store.select(PODS) if dig(pod, "spec", "nodeName")}
@@ -160,12 +164,15 @@ class Kubelet:
             self._mark_pods_unready(name_of(node))
 
     def _mark_pods_unready(self, node: str) -> None:
-        def edit(pod: Obj) -> None:
-            set_condition(pod, "Ready", "False", "NodeNotReady")
-
         for pod in self.store.select(PODS):
             if dig(pod, "spec", "nodeName") == node:
-                self.store.mutate(PODS, namespace_of(pod), name_of(pod), edit)
+                self._mark_unready(pod, "NodeNotReady")
+
+    def _mark_unready(self, pod: Obj, reason: str) -> None:
+        def edit(target: Obj) -> None:
+            set_condition(target, "Ready", "False", reason)
+
+        self.store.mutate(PODS, namespace_of(pod), name_of(pod), edit)
 
     def _evict(self, node: Obj) -> None:
         """Pods leave a lost node after their toleration; what is already deleting is forced out."""

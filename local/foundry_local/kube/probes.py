@@ -46,6 +46,11 @@ class ProbeState:
         self.passing = passing
         self.exhausted = False
 
+    @property
+    def steady(self) -> bool:
+        """It passes, and the last attempt was no failure."""
+        return self.passing and not self._failures
+
     def record(self, success: bool) -> None:
         self._successes = self._successes + 1 if success else 0
         self._failures = 0 if success else self._failures + 1

@@ -7,6 +7,7 @@ import socket
 
 from foundry_local.kube.containers import LOCAL_URL_ANNOTATION, port_number
 from foundry_local.kube.kubelet import Kubelet
+from foundry_local.kube.owners import is_ready
 from foundry_local.kube.podworker import PodWorker
 from foundry_local.kube.resources import ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES, ResourceType
 from foundry_local.kube.selectors import map_selector
@@ -22,7 +23,6 @@ from foundry_local.kube.types import (
     namespace_of,
     uid_of,
 )
-from foundry_local.kube.workloads import is_ready
 
 logger = logging.getLogger(__name__)
 

@@ -1,38 +1,26 @@
 """The HTTP surface of a twin, as raw ASGI: nothing between a token and the socket but one `send`."""
 
 import asyncio
-import base64
 import hmac
-import math
-import random
-import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from foundry_local.twin import openai
+from foundry_local.twin.asgi import STREAM, TEXT, ClientGone, locked, read_body, respond, until_gone
 from foundry_local.twin.batching import Sequence
+from foundry_local.twin.embeddings import embedding
 from foundry_local.twin.engine import TwinEngine
 from foundry_local.twin.generation import Choice, start
 from foundry_local.twin.openai import ChunkWriter, Generation, RequestError, dumps
 from foundry_local.twin.options import EngineOptions
-from foundry_local.twin.tokens import count_tokens, seed_of
+from foundry_local.twin.tokens import count_tokens
 
 VERSION = "0.11.0"
-MAX_BODY_BYTES = 32 * 1024 * 1024
-_SOURCE = (b"x-foundry-source", b"twin")
-_JSON = [(b"content-type", b"application/json"), _SOURCE]
-_TEXT = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8"), _SOURCE]
-_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), _SOURCE]
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-class ClientGone(Exception):
-    """The client closed the connection before it was answered."""
 
 
 class TwinApp:
@@ -104,7 +92,7 @@ class TwinApp:
             "cache_dtype": self.options.kv_cache_dtype,
             "enable_prefix_caching": str(self.engine.prefix_caching),
         }
-        await respond(send, 200, self.engine.metrics.render(cache).encode(), _TEXT)
+        await respond(send, 200, self.engine.metrics.render(cache).encode(), TEXT)
 
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
         cards: list[dict[str, Any]] = [
@@ -161,14 +149,13 @@ class TwinApp:
 
     async def _stream(self, send: Send, request: Generation, choices: list[Choice], model: str) -> None:
         writer = ChunkWriter(request, model, openai.new_id(request.chat))
-        await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
-        lock = asyncio.Lock()
+        await send({"type": "http.response.start", "status": 200, "headers": STREAM})
         if len(choices) == 1:
             counts = [await self._stream_choice(send, writer, 0, choices[0], request)]
         else:
+            one_by_one = locked(send)
             jobs = [
-                self._stream_choice(_locked(send, lock), writer, index, choice, request)
-                for index, choice in enumerate(choices)
+                self._stream_choice(one_by_one, writer, index, choice, request) for index, choice in enumerate(choices)
             ]
             counts = list(await asyncio.gather(*jobs))
         tail = writer.usage(_prompt_total(request), sum(counts)) if request.include_usage else b""
@@ -239,17 +226,6 @@ class TwinApp:
         await respond(send, 200, dumps(document | {"usage": openai.usage(sum(tokens), 0)}))
 
 
-def embedding(text: str, size: int, *, as_text: bool) -> list[float] | str:
-    """A deterministic unit vector: the same text gives the same vector, nothing else is meant by it."""
-    draws = random.Random(seed_of(text, 0))  # noqa: S311 (filler, no secret)
-    values = [draws.gauss(0, 1) for _ in range(size)]
-    norm = math.sqrt(sum(value * value for value in values)) or 1.0
-    values = [value / norm for value in values]
-    if as_text:
-        return base64.b64encode(struct.pack(f"<{size}f", *values)).decode()
-    return values
-
-
 async def _collect(choice: Choice) -> tuple[str, int, str]:
     texts, tokens, reason = [], 0, ""
     async for piece in choice.pieces():
@@ -270,51 +246,3 @@ def _entry(request: Generation, index: int, text: str, reason: str) -> dict[str,
 
 def _prompt_total(request: Generation) -> int:
     return sum(request.prompt_tokens)
-
-
-def _locked(send: Send, lock: asyncio.Lock) -> Send:
-    async def guarded(message: Message) -> None:
-        async with lock:
-            await send(message)
-
-    return guarded
-
-
-async def until_gone(receive: Receive, answer: Awaitable[None]) -> None:
-    """Run `answer`, and cancel it as soon as the client disconnects."""
-    task = asyncio.ensure_future(answer)
-    gone = asyncio.ensure_future(_disconnect(receive))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-    finally:
-        for item in (task, gone):
-            item.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await item
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def read_body(receive: Receive) -> bytes:
-    """Raises: RequestError 413, ClientGone."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise RequestError("Request body too large", 413, "RequestTooLarge")
-        if not message.get("more_body"):
-            return bytes(body)
-
-
-async def respond(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] = _JSON) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})

@@ -35,7 +35,7 @@ class EngineOptions:
     ignored: tuple[str, ...] = field(default=(), compare=False)
 
 
-# Option names of vLLM, then of SGLang where it says the same thing otherwise.
+# Option names of vLLM, then of SGLang and trtllm-serve where they say the same thing otherwise.
 _NAMES = {
     "--model": "model", "--model-path": "model",
     "--served-model-name": "served_names",
@@ -44,9 +44,10 @@ _NAMES = {
     "--tp": "tensor_parallel",
     "--pipeline-parallel-size": "pipeline_parallel", "-pp": "pipeline_parallel", "--pp-size": "pipeline_parallel",
     "--data-parallel-size": "data_parallel", "-dp": "data_parallel", "--dp-size": "data_parallel",
-    "--max-model-len": "max_model_len", "--context-length": "max_model_len",
-    "--max-num-seqs": "max_num_seqs", "--max-running-requests": "max_num_seqs",
+    "--max-model-len": "max_model_len", "--context-length": "max_model_len", "--max-seq-len": "max_model_len",
+    "--max-num-seqs": "max_num_seqs", "--max-running-requests": "max_num_seqs", "--max-batch-size": "max_num_seqs",
     "--max-num-batched-tokens": "max_num_batched_tokens", "--chunked-prefill-size": "max_num_batched_tokens",
+    "--max-num-tokens": "max_num_batched_tokens",
     "--gpu-memory-utilization": "memory_utilization", "--mem-fraction-static": "memory_utilization",
     "--block-size": "block_tokens", "--page-size": "block_tokens",
     "--dtype": "dtype",
@@ -103,7 +104,7 @@ def _arguments(words: list[str]) -> list[str]:
         words = words[1:] if words[:1] == ["exec"] else words
     if words and words[0].rpartition("/")[2].startswith("python"):
         return words[3:] if words[1:2] == ["-m"] else words[1:]
-    if words and words[0].rpartition("/")[2] == "vllm":
+    if words and words[0].rpartition("/")[2] in ("vllm", "sglang", "trtllm-serve"):
         words = words[1:]
     return words[1:] if words[:1] == ["serve"] else words
 
