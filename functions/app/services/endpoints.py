@@ -61,7 +61,7 @@ def _endpoint(deployment: Mapping[str, Any], upstreams: Mapping[str, Any]) -> Pu
 
 def _backends(deployment_id: str, urls: Sequence[str], facts: Mapping[str, Any]) -> list[Backend]:
     """One per address; gateways tell several of the same deployment apart by ``<deployment id>/<number>``."""
-    model, source = facts.get("served_model") or facts["endpoint_name"], facts.get("source") or "live"
+    model, source = facts.get("model") or facts["endpoint_name"], facts.get("source") or "live"
     ids = [deployment_id] if len(urls) == 1 else [f"{deployment_id}/{number}" for number in range(len(urls))]
     return [
         Backend(id=id_, deployment_id=deployment_id, url=url, model=model, source=source)

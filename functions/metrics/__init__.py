@@ -1,0 +1,1 @@
+"""Metering rows into ClickHouse, usage out of it, and predictions held against measurements."""
