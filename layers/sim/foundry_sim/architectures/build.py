@@ -199,7 +199,7 @@ def _assemble(
     moe = next((block.feed_forward for block in blocks if block.feed_forward.kind == "moe"), None)
     widths = [block.feed_forward.intermediate for block in blocks if block.feed_forward.intermediate]
     windows = [block.mixer.window for block in blocks if block.mixer.window]
-    task = ends.task_of(top, family)
+    task = ends.task_of(top, family, name)
     mtp_layers = text.number("num_nextn_predict_layers", "mtp_num_hidden_layers", default=0, high=64)
     return Architecture(
         name=name or model_type,

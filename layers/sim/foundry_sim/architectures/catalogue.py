@@ -40,15 +40,53 @@ def _bundled(model: str) -> Path | None:
     return _index()[same.pop()] if len(same) == 1 else None
 
 
+# Endings by which re-quantised repositories are named, and the format that each means. The longest match counts.
+_QUANTISED = {
+    "fp8": {"quant_method": "fp8"},
+    "fp8-kv": {"quant_method": "fp8", "kv_cache_quant_algo": "FP8"},
+    "fp8-dynamic": {"quant_method": "fp8"},
+    "nvfp4": {"quant_algo": "NVFP4"},
+    "fp4": {"quant_algo": "NVFP4"},
+    "mxfp4": {"quant_method": "mxfp4"},
+    "awq": {"quant_method": "awq", "bits": 4},
+    "gptq-int4": {"quant_method": "gptq", "bits": 4},
+    "gptq-int8": {"quant_method": "gptq", "bits": 8},
+    "int4": {"quant_method": "gptq", "bits": 4},
+    "quantized.w4a16": {"quant_method": "gptq", "bits": 4},
+    "quantized.w8a8": {"load_in_8bit": True},
+}
+
+
+def _derived(model: str) -> tuple[Path, dict[str, Any]] | None:
+    """A re-quantised repository of a bundled model, such as ``RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic``: the base
+    model's facts with the format that the name's ending states."""
+    tail = model.strip().lower().rsplit("/", 1)[-1]
+    for ending in sorted(_QUANTISED, key=len, reverse=True):
+        if tail.endswith("-" + ending):
+            path = _bundled(tail[: -len(ending) - 1])
+            return (path, _QUANTISED[ending]) if path else None
+    return None
+
+
 def load(model: str) -> Architecture:
-    """A bundled name or alias, or a path to a config.json (or the folder that holds it)."""
+    """A bundled name or alias, a re-quantised repo of one, or a path to a config.json (or the folder that holds it)."""
     path = _bundled(model)
-    return _load_bundled(path) if path else _load_local(model)
+    if path:
+        return _load_bundled(path)
+    derived = _derived(model)
+    if derived:
+        return _load_derived(derived[0], model.strip())
+    return _load_local(model)
 
 
 @lru_cache(maxsize=512)
 def _load_bundled(path: Path) -> Architecture:
     return from_config(_read(path), path.stem.replace("--", "/"))
+
+
+@lru_cache(maxsize=512)
+def _load_derived(path: Path, name: str) -> Architecture:
+    return from_config(config_of(name), name)
 
 
 def _load_local(model: str) -> Architecture:
@@ -66,9 +104,14 @@ def _load_local(model: str) -> Architecture:
 def config_of(model: str) -> dict[str, Any]:
     """The bundled config.json facts of a repo id or alias; ArchitectureError when it is not bundled."""
     path = _bundled(model)
-    if path is None:
+    if path:
+        return _read(path)
+    derived = _derived(model)
+    if derived is None:
         raise ArchitectureError(f"model '{model[:120]}' is not bundled; give its config.json")
-    return _read(path)
+    config = _read(derived[0])
+    latent = {"modules_to_not_convert": ["*.self_attn*"]} if "kv_lora_rank" in json.dumps(config) else {}
+    return {**config, "quantization_config": {**derived[1], **(latent if "quant_algo" in derived[1] else {})}}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -32,11 +32,16 @@ def tied(top: Reader, text: Reader, family: Family) -> bool:
     return text.flag("tie_word_embeddings", default=family.tied)
 
 
-def task_of(top: Reader, family: Family) -> Task:
-    """What the checkpoint's class is for."""
+def task_of(top: Reader, family: Family, name: str) -> Task:
+    """What the checkpoint's class is for; embedding models published as causal LMs say so only in their name."""
     classes = [str(item) for item in top.items("architectures")]
     if any(mark in item for item in classes for mark in _CLASSIFIER_HEADS):
         return "classify"
+    lowered = name.rsplit("/", 1)[-1].lower()
+    if "rerank" in lowered:
+        return "classify"
+    if "embedding" in lowered:
+        return "embed"
     if family.encoder or (classes and all(item.endswith("Model") for item in classes)):
         return "embed"
     return "generate"
