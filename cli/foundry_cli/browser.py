@@ -67,7 +67,7 @@ def code_of(path: str, state: str) -> str | None:
     query = parse_qs(parts.query)
     if parts.path != "/callback" or query.get("state") != [state]:
         return None
-    return (query.get("code") or [None])[0]
+    return query["code"][0] if "code" in query else None
 
 
 def _wait_for_code(state: str) -> str:

@@ -48,11 +48,11 @@ def cell(item: dict[str, Any], path: str) -> str:
     return "–" if value is None else str(value)
 
 
-def si(value: float | None) -> str:
-    """``8.03 B``, ``16.1 G``: three significant digits with a unit prefix."""
+def count(value: float | None) -> str:
+    """``8.03 B``: three significant digits and the short-scale letter that model sizes are given in."""
     if value is None:
         return "–"
-    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:.3g} {unit}"
-    return f"{value:.3g} "
+    return f"{value:.3g}"

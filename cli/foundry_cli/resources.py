@@ -10,7 +10,7 @@ from foundry_cli import profile
 from foundry_cli.client import Api, Json
 from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
 from foundry_cli.errors import CliError
-from foundry_cli.output import console, show_json, show_list, si
+from foundry_cli.output import console, count, show_json, show_list
 from foundry_cli.runs import follow
 
 projects_app = typer.Typer(
@@ -88,7 +88,7 @@ def revoke_key(key: str, project: Project = None, yes: Yes = False) -> None:
 def list_models(as_json: AsJson = False) -> None:
     """Registered models."""
     models = Api().items("/models")
-    rows = models if as_json else [{**model, "size": si(model.get("parameters"))} for model in models]
+    rows = models if as_json else [{**model, "size": count(model.get("parameters"))} for model in models]
     show_list(rows, {"MODEL": "id", "NAME": "name", "PARAMETERS": "size"}, as_json, "No models yet.")
 
 
@@ -101,7 +101,9 @@ def add_model(
 ) -> None:
     """Register a model from its config.json, or by the name of a well-known one."""
     model = Api().post("/models", {"name": name, **model_source(config, source)})
-    show_json(model) if as_json else console.print(f"Registered {model['name']}: {si(model['parameters'])}parameters.")
+    show_json(model) if as_json else console.print(
+        f"Registered {model['name']}: {count(model['parameters'])} parameters."
+    )
 
 
 def model_source(config: Path | None, source: str | None) -> Json:
@@ -149,7 +151,7 @@ def add_cluster(
 
 
 def show_groups(cluster: Json) -> None:
-    columns = {"GROUP": "name", "DEVICE": "device", "NODES": "nodes", "PER NODE": "gpus_per_node"}
+    columns = {"GROUP": "name", "DEVICE": "device", "NODES": "nodes", "PER NODE": "devices_per_node"}
     show_list(cluster["device_groups"], columns, False, "No device groups.")
 
 

@@ -16,7 +16,7 @@ def usage(
     project_id: str, from_ms: int | None, to_ms: int | None, by: GroupBy, limit: int, cursor: str | None
 ) -> UsagePage:
     """The last day unless told otherwise. ``Invalid`` for an empty or endless period."""
-    from_ms, to_ms = period(from_ms, to_ms)
+    from_ms, to_ms = whole_hours(*period(from_ms, to_ms))
     hours = {"project_id": project_id, "from_s": from_ms // 1000, "to_s": to_ms // 1000}
     offset = _offset(cursor)
     items = queries.groups(hours, by, offset, limit + 1)
@@ -26,14 +26,19 @@ def usage(
 
 
 def period(from_ms: int | None, to_ms: int | None) -> tuple[int, int]:
-    """Whole hours: the first one rounded down, the last one up."""
-    to_ms = -(-(to_ms if to_ms is not None else now_ms() + 1) // _HOUR_MS) * _HOUR_MS
-    from_ms = (from_ms if from_ms is not None else to_ms - _DAY_MS) // _HOUR_MS * _HOUR_MS
+    """``[from_ms, to_ms)``: until now and for a day unless told otherwise."""
+    to_ms = to_ms if to_ms is not None else now_ms() + 1
+    from_ms = from_ms if from_ms is not None else max(0, to_ms - _DAY_MS)
     if from_ms >= to_ms:
         raise Invalid("from_ms must be before to_ms.", code="empty_period")
     if to_ms - from_ms > _LONGEST_MS:
         raise Invalid(f"The period is longer than {_LONGEST_MS // _DAY_MS} days.", code="period_too_long")
     return from_ms, to_ms
+
+
+def whole_hours(from_ms: int, to_ms: int) -> tuple[int, int]:
+    """The hours that a period touches: the first one rounded down, the last one up."""
+    return from_ms // _HOUR_MS * _HOUR_MS, -(-to_ms // _HOUR_MS) * _HOUR_MS
 
 
 def _offset(cursor: str | None) -> int:

@@ -159,7 +159,7 @@ def test_pages_are_per_project_and_newest_first(run: Run, started: list[str]) ->
     later = runs.create("simulate", subject_id="sim_2", project_id="p1", created_by="u1")
     runs.create("register_cluster", subject_id="c1", created_by="u1")
     first, cursor = runs.page_of("p1", 1, None)
-    second, end = runs.page_of("p1", 1, cursor)
+    second, _end = runs.page_of("p1", 1, cursor)
     assert [one.id for one in first + second] == [later.id, run.id]
     assert [one.kind for one in runs.page_of(None, 10, None)[0]] == ["register_cluster"]
     assert {one.id for one in runs.unfinished()} >= {run.id, later.id}
