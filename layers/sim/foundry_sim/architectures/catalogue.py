@@ -41,7 +41,7 @@ def _bundled(model: str) -> Path | None:
 
 
 # Endings by which re-quantised repositories are named, and the format that each means. The longest match counts.
-_QUANTISED = {
+_QUANTISED: dict[str, dict[str, Any]] = {
     "fp8": {"quant_method": "fp8"},
     "fp8-kv": {"quant_method": "fp8", "kv_cache_quant_algo": "FP8"},
     "fp8-dynamic": {"quant_method": "fp8"},

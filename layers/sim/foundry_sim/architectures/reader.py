@@ -12,6 +12,10 @@ EXPERTS_MAX = 1 << 13
 POSITIONS_MAX = 1 << 31
 
 
+class MissingField(ArchitectureError):
+    """A required field is absent."""
+
+
 class Reader:
     """Reads fields of one config section, with the family's defaults behind it."""
 
@@ -45,7 +49,7 @@ class Reader:
         value = self.raw(*names)
         if value is None:
             if default is None:
-                raise self.fail(names[0], "is missing")
+                raise MissingField(f"config field '{self._where}{names[0]}' is missing")
             return default
         if isinstance(value, float) and value.is_integer():
             value = int(value)

@@ -6,7 +6,7 @@ Sources: the towers' published modelling code; each counter names its parts in t
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from foundry_sim.architectures.reader import Reader
+from foundry_sim.architectures.reader import MissingField, Reader
 
 
 def parameters(top: Reader, text_hidden: int, defaults: Mapping[str, Mapping[str, Any]]) -> int | None:
@@ -23,7 +23,10 @@ def parameters(top: Reader, text_hidden: int, defaults: Mapping[str, Mapping[str
     if counter is None:
         return None
     known = defaults.get(kind) or defaults.get(_DEFAULTS.get(top_type, ""), {})
-    return counter(Reader(section, known, "vision_config."), top, text_hidden)
+    try:
+        return counter(Reader(section, known, "vision_config."), top, text_hidden)
+    except MissingField:
+        return None
 
 
 def _blocks(width: int, inner: int, layers: int, *, biased: bool, gated: bool = False, norm_bias: bool = True) -> int:
@@ -203,6 +206,7 @@ _COUNTERS: dict[str, _Counter] = {
 # Where a published vision section may leave fields out: the section type whose defaults hold.
 _DEFAULTS = {
     "gemma3": "siglip_vision_model",
+    "kimi_k25": "kimi_k25_vision",
     "llama4": "llama4_vision_model",
     "mllama": "mllama_vision_model",
     "qwen2_5_vl": "qwen2_5_vl_vision",
