@@ -17,6 +17,7 @@ from stacks.data import DataStack
 from stacks.events import EventsStack
 
 METERING_PREFIX = "metering/"
+QUARANTINE_PREFIX = "quarantine/"  # what the loader could not use
 _KEPT_DAYS = 400  # a year of raw batches, and time to notice
 
 
@@ -34,6 +35,7 @@ class MetricsStack(FoundryStack):
         self.bucket = self._bucket(self.loads)
         self.loader.set("METERING_BUCKET", self.bucket.bucket_name)
         self.loader.allow_objects(("s3:GetObject",), self.bucket_name, METERING_PREFIX)
+        self.loader.allow_objects(("s3:PutObject",), self.bucket_name, QUARANTINE_PREFIX)
         self.on_event = DomainFunction(
             self, "metrics", "on_event", config=config, timeout_s=60, memory_mib=256, layers=("metrics",)
         )
