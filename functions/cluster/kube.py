@@ -125,7 +125,7 @@ class Kube:
         self, method: str, path: str, query: list[tuple[str, str]], body: Obj | None, content_type: str, read_s: float
     ) -> Any:
         with _translated():
-            response, _, _ = self._api.call_api(
+            response = self._api.call_api(
                 path, method, {}, query, {"Accept": "application/json", "Content-Type": content_type}, body=body,
                 auth_settings=["BearerToken"], _preload_content=False, _request_timeout=(CONNECT_TIMEOUT_S, read_s),
             )  # fmt: skip

@@ -4,17 +4,18 @@ The predicted times are taken over as the client's claim: they are compared with
 granted for them.
 """
 
-import json
 import shlex
 from dataclasses import dataclass
 
 from foundry_core.errors import Invalid
 from foundry_core.money import ratio
+from foundry_core.sizes import check_storable
 from foundry_sim import architecture as architectures
 from foundry_sim import devices, launch
 from foundry_sim.devices import Device
 from foundry_sim.errors import SimulatorError
 from foundry_sim.memory import EngineLimits, MemoryBudget, budget
+from foundry_sim.parallel import Span, layouts
 from foundry_sim.plans import Plan, PlanMemory
 from foundry_sim.precision import Precision
 from foundry_sim.weights import Layout
@@ -24,6 +25,8 @@ from functions.cluster.schemas import DeviceGroup, ModelFacts, Price
 
 # Images of the engines, at the versions that the launch commands are written for.
 IMAGES = {"vllm": "docker.io/vllm/vllm-openai:v0.11.0", "sglang": "docker.io/lmsysorg/sglang:v0.5.4"}
+MAX_CONFIG_BYTES = 256 * 1024
+MAX_PLAN_BYTES = 64 * 1024
 _FASTEST = 1e9  # tokens/s
 _SIMULATE_AGAIN = "Simulate again on the cluster as it is now, and deploy one of those plans."
 
@@ -40,10 +43,12 @@ class Checked:
 def check(plan: Plan, model: ModelFacts, group: DeviceGroup, served_name: str) -> Checked:
     """Raises ``Invalid`` with code ``plan_invalid``, ``plan_not_deployable``, ``plan_does_not_fit``, ``plan_outdated``
     or ``config_invalid``."""
+    check_storable(model.config, what="config", max_bytes=MAX_CONFIG_BYTES)
     _check_numbers(plan)
     device = _device(plan, group)
-    _check_layout(plan, group)
+    _check_devices(plan, group)
     found = _architecture(model)
+    _check_layout(plan, found, Span(device, group.nodes, group.devices_per_node))
     needed = _memory(plan, found, device)
     cost = _device_price(plan, group, device) * plan.devices
     command = _command(plan, found, served_name)
@@ -57,10 +62,7 @@ def check(plan: Plan, model: ModelFacts, group: DeviceGroup, served_name: str) -
 
 
 def _check_numbers(plan: Plan) -> None:
-    try:
-        json.dumps(plan.model_dump(), allow_nan=False)
-    except ValueError as error:
-        raise Invalid("The plan holds a number that is not finite.", code="plan_invalid") from error
+    check_storable(plan.model_dump(), what="plan", max_bytes=MAX_PLAN_BYTES)
     predicted = plan.predicted
     if not (0 <= predicted.output_tokens_per_s <= _FASTEST and 0 <= predicted.input_tokens_per_s <= _FASTEST):
         raise Invalid("The plan's predicted throughput is out of range.", code="plan_invalid")
@@ -82,7 +84,7 @@ def _device(plan: Plan, group: DeviceGroup) -> Device:
     return device
 
 
-def _check_layout(plan: Plan, group: DeviceGroup) -> None:
+def _check_devices(plan: Plan, group: DeviceGroup) -> None:
     if plan.engine not in IMAGES:
         raise Invalid(f"Engine {plan.engine[:40]} cannot be deployed; {' and '.join(IMAGES)} can.",
                       code="plan_not_deployable", next_action="Simulate with these engines.")  # fmt: skip
@@ -94,6 +96,16 @@ def _check_layout(plan: Plan, group: DeviceGroup) -> None:
             f"A replica of {per_replica} devices spans nodes of {group.devices_per_node}: it cannot be deployed yet.",
             code="plan_not_deployable", next_action="Choose a plan whose replica fits one node.",
         )  # fmt: skip
+
+
+def _check_layout(plan: Plan, found: architectures.Architecture, span: Span) -> None:
+    """The layout is one that a simulation can propose, and the length one that the model takes."""
+    possible = layouts(found, span, _precision(plan), plan.engine)
+    if (plan.tp, plan.pp, plan.ep, plan.dp) not in {(one.tp, one.pp, one.ep, one.dp) for one in possible}:
+        raise Invalid(f"{found.name} cannot be split by tp={plan.tp}, pp={plan.pp}, ep={plan.ep}, dp={plan.dp}.",
+                      code="plan_invalid", next_action=_SIMULATE_AGAIN)  # fmt: skip
+    if not 1 <= plan.limits.max_model_len <= found.max_position:
+        raise Invalid(f"max_model_len must be between 1 and {found.max_position:,}.", code="plan_invalid")
 
 
 def _architecture(model: ModelFacts) -> architectures.Architecture:
@@ -122,7 +134,10 @@ def _memory(plan: Plan, found: architectures.Architecture, device: Device) -> Me
 
 def _precision(plan: Plan) -> Precision:
     shown = plan.precision
-    return Precision(shown.weights, shown.activations, shown.kv, shown.moe, shown.attention)
+    try:
+        return Precision(shown.weights, shown.activations, shown.kv, shown.moe, shown.attention)
+    except SimulatorError as error:
+        raise Invalid(str(error), code="plan_invalid") from error
 
 
 def _limits(plan: Plan) -> EngineLimits:

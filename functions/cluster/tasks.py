@@ -219,8 +219,8 @@ def drain(context: TaskContext) -> Output:
         deployment = _deployment(context)
     except NotFound:
         return {}
-    kube = kube_of(deployment.cluster_id)
-    if kube.get(manifests.service_path(deployment.id)) is None:
+    kube = _kube_or_none(deployment)
+    if kube is None or kube.get(manifests.service_path(deployment.id)) is None:
         return {"detail": "Nothing is running."}
     left = drained(lambda: _in_flight(kube, deployment), time.sleep)
     return {"detail": f"{left} request(s) were still running after {_DRAIN_S} s" if left else "No request is running."}

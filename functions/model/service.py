@@ -1,14 +1,14 @@
 """The rules of the registry: what a config must be, what a name means, and the facts that are kept."""
 
-import json
 from functools import cache
 from typing import Any
 
 import foundry_sim.architecture as sim
 from foundry_core.clock import now_ms
-from foundry_core.errors import Invalid, TooLarge
+from foundry_core.errors import Invalid
 from foundry_core.events import new_event
 from foundry_core.ids import new_id
+from foundry_core.sizes import check_storable
 from foundry_sim.architectures.catalogue import config_of
 
 from functions.model import store
@@ -22,7 +22,8 @@ page_of = store.page_of
 
 def register(request: ModelCreate, user_id: str) -> ModelDetail:
     """Raises ``Invalid`` (``config_invalid``, ``model_not_found``), ``TooLarge``, ``Conflict`` (``name_taken``)."""
-    config = _bundled_config(request.source) if request.source is not None else _checked(request.config or {})
+    config = _bundled_config(request.source) if request.source is not None else request.config or {}
+    check_storable(config, what="config", max_bytes=MAX_CONFIG_BYTES)
     facts = facts_of(_understood(config, request.source or request.name))
     model = Model(
         **facts.model_dump(), id=new_id("mdl"), name=request.name, description=request.description,
@@ -55,17 +56,6 @@ def _bundled_config(source: str) -> dict[str, Any]:
         detail = f"{source!r} is not a model that Foundry ships with."
         known = "GET /models/catalogue lists them; for any other model send its config.json as config."
         raise Invalid(detail, code="model_not_found", next_action=known) from error
-
-
-def _checked(config: dict[str, Any]) -> dict[str, Any]:
-    """A config that can be stored and shown again: finite numbers, valid text, bounded size."""
-    try:
-        size = len(json.dumps(config, allow_nan=False, ensure_ascii=False).encode())
-    except (ValueError, RecursionError) as error:
-        raise _config_invalid("config holds a value that is not JSON (NaN, infinity or broken text)") from error
-    if size > MAX_CONFIG_BYTES:
-        raise TooLarge(f"The config is {size:,} bytes; at most {MAX_CONFIG_BYTES:,} are kept.", code="config_too_large")
-    return config
 
 
 def _understood(config: dict[str, Any], name: str) -> sim.Architecture:

@@ -1,15 +1,15 @@
 """The rules of simulations: what may be asked, how it is answered, and what is kept of the answer."""
 
-import json
 from functools import cache
 from typing import Any
 
 from foundry_core import runs
 from foundry_core.clock import now_ms
-from foundry_core.errors import Invalid, NotFound, TooLarge
+from foundry_core.errors import Invalid, NotFound
 from foundry_core.events import Event, new_event
 from foundry_core.ids import new_id
 from foundry_core.runs import Run, RunStatus
+from foundry_core.sizes import check_storable
 from foundry_sim import devices
 from foundry_sim.architecture import ArchitectureError, from_config
 from foundry_sim.architectures.catalogue import config_of
@@ -50,7 +50,7 @@ def device_page() -> DevicePage:
 
 def create(project_id: str, request: SimulationCreate, user_id: str) -> tuple[Simulation, Run]:
     """Raises ``ModelNotFound``, ``Invalid`` (``config_invalid``, ``no_devices``), ``InvalidInput``, ``TooLarge``."""
-    _check_size(request)
+    check_storable(request.model_dump(), what="simulation", max_bytes=MAX_REQUEST_BYTES)
     resolved(request)
     reference = request.model if isinstance(request.model, ModelRef) else None
     simulation = Simulation(
@@ -66,16 +66,6 @@ def create(project_id: str, request: SimulationCreate, user_id: str) -> tuple[Si
         simulation.run_id = run.id
 
     return store.update(project_id, simulation.id, note), run
-
-
-def _check_size(request: SimulationCreate) -> None:
-    """What cannot be stored is refused now: values that are not JSON, and more than an item holds."""
-    try:
-        size = len(json.dumps(request.model_dump(), allow_nan=False, ensure_ascii=False).encode())
-    except (ValueError, RecursionError) as error:
-        raise Invalid("The request holds a value that is not JSON (NaN, infinity or broken text).") from error
-    if size > MAX_REQUEST_BYTES:
-        raise TooLarge(f"The request is {size:,} bytes; at most {MAX_REQUEST_BYTES:,} are kept.")
 
 
 def _event(simulation: Simulation, what: str, **data: Any) -> Event:
