@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 T = TypeVar("T")
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Text = Annotated[str, StringConstraints(max_length=500)]
-Amount = Annotated[int, Field(ge=0, le=10**18)]
-TimeMs = Annotated[int, Field(ge=0, lt=2**53)]
+Amount = Annotated[int, Field(ge=0, le=10**18, strict=True)]
+TimeMs = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 
 
 # Engines serve adapters under names of their publishers, such as org/adapter-v2.

@@ -4,7 +4,9 @@ A POST that carries ``Idempotency-Key`` runs once per caller, route and key for 
 (draft-ietf-httpapi-idempotency-key-header). Bodies that show a secret are stored without it.
 """
 
+import asyncio
 import json
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -34,6 +36,7 @@ SECRET_HEADER = "x-foundry-secret"  # set by a route to the name of the body fie
 _KEPT_SECONDS = 24 * 3600
 
 
+_thread = threading.local()
 _shown: ContextVar[dict[str, Any] | None] = ContextVar("shown", default=None)
 
 
@@ -45,7 +48,14 @@ class _NotKept(Exception):  # control flow: carries an answer that must not be r
 def api_handler(app: FastAPI, domain: str) -> Handler:
     """The Lambda entry point for HTTP API (payload 2.0) events."""
     # Without this, problem documents would travel as base64.
-    serve: Handler = Mangum(app, lifespan="off", text_mime_types=[*DEFAULT_TEXT_MIME_TYPES, PROBLEM_JSON])
+    _ensure_loop()
+    mangum = Mangum(app, lifespan="off", text_mime_types=[*DEFAULT_TEXT_MIME_TYPES, PROBLEM_JSON])
+
+    def serve(event: dict[str, Any], context: Any) -> dict[str, Any]:
+        _ensure_loop()
+        response: dict[str, Any] = mangum(event, context)
+        return response
+
     once = _idempotent(serve, domain)
 
     @logger.inject_lambda_context(clear_state=True)
@@ -53,6 +63,13 @@ def api_handler(app: FastAPI, domain: str) -> Handler:
         return _replayed(once, event, context) if _is_kept(event) else serve(event, context)
 
     return handler
+
+
+def _ensure_loop() -> None:
+    """Mangum runs on the thread's event loop, which Python no longer makes unasked."""
+    if getattr(_thread, "loop", None) is None:
+        _thread.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(_thread.loop)
 
 
 def _is_kept(event: dict[str, Any]) -> bool:
