@@ -16,7 +16,8 @@ def usage(
     project_id: str, from_ms: int | None, to_ms: int | None, by: GroupBy, limit: int, cursor: str | None
 ) -> UsagePage:
     """The last day unless told otherwise. ``Invalid`` for an empty or endless period."""
-    from_ms, to_ms = whole_hours(*period(from_ms, to_ms))
+    end_ms = -(-(to_ms if to_ms is not None else now_ms() + 1) // _HOUR_MS) * _HOUR_MS
+    from_ms, to_ms = period(from_ms if from_ms is None else from_ms // _HOUR_MS * _HOUR_MS, end_ms)
     hours = {"project_id": project_id, "from_s": from_ms // 1000, "to_s": to_ms // 1000}
     offset = _offset(cursor)
     items = queries.groups(hours, by, offset, limit + 1)
@@ -34,11 +35,6 @@ def period(from_ms: int | None, to_ms: int | None) -> tuple[int, int]:
     if to_ms - from_ms > _LONGEST_MS:
         raise Invalid(f"The period is longer than {_LONGEST_MS // _DAY_MS} days.", code="period_too_long")
     return from_ms, to_ms
-
-
-def whole_hours(from_ms: int, to_ms: int) -> tuple[int, int]:
-    """The hours that a period touches: the first one rounded down, the last one up."""
-    return from_ms // _HOUR_MS * _HOUR_MS, -(-to_ms // _HOUR_MS) * _HOUR_MS
 
 
 def _offset(cursor: str | None) -> int:
