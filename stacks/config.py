@@ -21,7 +21,6 @@ class Config:
     alarm_email: str = ""  # given: the alarms stack exists
     web_origins: tuple[str, ...] = ("http://localhost:4700",)  # may call the API from a browser, may receive a login
     clickhouse_dsn: str = ""  # may be a `{{resolve:secretsmanager:…}}` reference
-    log_days: int = 30
 
     def name(self, part: str) -> str:
         return f"foundry-{self.stage}-{part}"
@@ -37,7 +36,6 @@ def from_context(node: Node) -> Config:
         alarm_email=_text(node, "alarm_email", ""),
         web_origins=tuple(_text(node, "web_origins", ",".join(default.web_origins)).split(",")),
         clickhouse_dsn=_text(node, "clickhouse_dsn", ""),
-        log_days=int(_text(node, "log_days", str(default.log_days))),
     )
 
 

@@ -1,6 +1,5 @@
 """What the inference gateway needs from AWS: a place for its image, and an identity for its pods."""
 
-import aws_cdk as cdk
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
 from constructs import Construct
@@ -33,12 +32,12 @@ class GatewayStack(FoundryStack):
         return f"/foundry/{self.config.stage}/gateway-token"
 
     def _pod_role(self) -> iam.Role:
-        """EKS Pod Identity, so that one role serves gateways in any EKS cluster of the account."""
+        """EKS Pod Identity, so that one role serves gateways in any EKS cluster of the account.
+
+        Opening the SecureString needs no more: the policy of the key `aws/ssm` lets Parameter Store decide.
+        """
         pods = iam.ServicePrincipal("pods.eks.amazonaws.com").with_session_tags()
         role = iam.Role(self, "PodRole", role_name=self.config.name("gateway"), assumed_by=pods)
         arn = self.format_arn(service="ssm", resource="parameter", resource_name=self.token_parameter.lstrip("/"))
         role.add_to_policy(iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[arn]))
-        via = {"StringEquals": {"kms:ViaService": f"ssm.{cdk.Aws.REGION}.{cdk.Aws.URL_SUFFIX}"}}
-        key = self.format_arn(service="kms", resource="alias", resource_name="aws/ssm")
-        role.add_to_policy(iam.PolicyStatement(actions=["kms:Decrypt"], resources=[key], conditions=via))
         return role

@@ -88,6 +88,6 @@ class MetricsStack(FoundryStack):
     def _subscribe(self, bus: events.IEventBus, queue: QueueWithDlq) -> None:
         events.Rule(
             self, "Events", rule_name=self.config.name("metrics-on-event"), event_bus=bus,
-            event_pattern=events.EventPattern(source=events.Match.prefix("foundry.")),
+            event_pattern=events.EventPattern(detail_type=events.Match.prefix("foundry.deployment.")),
             targets=[targets.SqsQueue(queue.queue, dead_letter_queue=queue.dead)],
         )  # fmt: skip

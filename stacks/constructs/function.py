@@ -26,6 +26,7 @@ class DomainFunction(Construct):
         super().__init__(scope, f"{domain}-{entry}".replace("_", "-"))
         self.timeout = cdk.Duration.seconds(timeout_s)
         name = config.name(self.node.id)
+        log_group = self._log_group(name)
         self.function = lambda_.Function(
             self, "Function", function_name=name,
             role=iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com")),
@@ -33,7 +34,7 @@ class DomainFunction(Construct):
             handler=handler or f"functions.{domain}.handler.{entry}", code=code or domain_code(domain),
             layers=[Layers.of(self).version(layer) for layer in ("base", *layers)],
             memory_size=memory_mib, timeout=self.timeout,
-            logging_format=lambda_.LoggingFormat.JSON, log_group=self._log_group(name),
+            logging_format=lambda_.LoggingFormat.JSON, log_group=log_group,
             snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS if entry == "api" and config.snap_start else None,
             environment={
                 "STAGE": config.stage,
@@ -41,6 +42,7 @@ class DomainFunction(Construct):
                 "POWERTOOLS_METRICS_NAMESPACE": "Foundry",
             },
         )  # fmt: skip
+        log_group.grant_write(self.function)
         accept(
             self.function,
             "L1",
@@ -48,11 +50,10 @@ class DomainFunction(Construct):
         )
 
     def _log_group(self, name: str) -> logs.LogGroup:
-        group = logs.LogGroup(
+        return logs.LogGroup(
             self, "Logs", log_group_name=f"/foundry/{name}",
             retention=logs.RetentionDays.ONE_MONTH, removal_policy=cdk.RemovalPolicy.DESTROY,
         )  # fmt: skip
-        return group
 
     def set(self, name: str, value: str) -> None:
         self.function.add_environment(name, value)
@@ -78,9 +79,9 @@ class DomainFunction(Construct):
         self._allow_all(app_table.memberships())
 
     def use_secrets(self, key: kms.IKey) -> None:
-        """Encrypt and decrypt secrets that are kept in items."""
+        """Seal and open secrets that are kept in items, each with a data key of its own."""
         self.set("SECRETS_KEY_ID", key.key_id)
-        self.allow(("kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey"), key.key_arn)
+        self.allow(("kms:Decrypt", "kms:GenerateDataKey"), key.key_arn)
 
     def start(self, *flows: Flow) -> None:
         for flow in flows:

@@ -1,0 +1,125 @@
+"""Least privilege: one role per function, and for each function the complete list of what it may do."""
+
+from typing import Any
+
+import pytest
+
+READ = {"BatchGetItem", "DescribeTable", "GetItem", "Query"}
+WRITE = {"BatchWriteItem", "ConditionCheckItem", "DeleteItem", "PutItem", "UpdateItem"}
+TABLES = {
+    # function: tables that it reads and writes; members means GetItem of project items in the app table
+    "app-api": {"app", "runs"}, "app-task": {"app", "runs"},
+    "model-api": {"model", "members"},
+    "cluster-api": {"cluster", "runs", "members"}, "cluster-task": {"cluster", "runs"},
+    "sim-api": {"sim", "runs", "members"}, "sim-task": {"sim", "runs"},
+    "metrics-api": {"metrics", "members"}, "metrics-on-event": {"metrics"}, "metrics-loader": set(),
+    "core-relay": set(),
+}  # fmt: skip
+POOL = "<foundry-test-people>"
+BUCKET = "arn:<AWS::Partition>:s3:::foundry-test-metering-<AWS::AccountId>-<AWS::Region>"
+BATCHES, QUARANTINE = f"{BUCKET}/metering/*", f"{BUCKET}/quarantine/*"
+KEY = "<Key961B73FD>"
+FLOWS = ("delete-deployment", "deploy-model", "register-cluster", "simulate")
+OTHER = {
+    "app-api": {
+        *((f"cognito-idp:{action}", POOL) for action in (
+            "AdminAddUserToGroup", "AdminCreateUser", "AdminDeleteUser", "AdminDisableUser", "AdminEnableUser",
+            "AdminGetUser", "AdminListGroupsForUser", "AdminRemoveUserFromGroup", "ListUsers",
+        )),
+        *(("states:StartExecution", f"<foundry-test-{flow}>") for flow in FLOWS),
+        ("s3:PutObject", BATCHES),
+    },
+    "cluster-api": {
+        *(("states:StartExecution", f"<foundry-test-{flow}>") for flow in FLOWS[:3]),
+        ("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY),
+    },
+    "cluster-task": {("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY)},
+    "sim-api": {("states:StartExecution", "<foundry-test-simulate>")},
+    "metrics-loader": {("s3:GetObject", BATCHES), ("s3:PutObject", QUARANTINE)},
+    "core-relay": {("events:PutEvents", "<foundry-test>")},
+}  # fmt: skip
+STREAM = {"DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"}
+RECEIVE = {"ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl", "ReceiveMessage"}
+POLLED = {"metrics-loader": "foundry-test-metrics-loader", "metrics-on-event": "foundry-test-metrics-on-event"}
+# Statements whose resource is, or contains, a wildcard: nothing else may.
+WILDCARDS = {
+    "*": "vended logs of state machines are delivered with permissions that have no resource",
+    BATCHES: "gateways name the batches",
+    QUARANTINE: "named after the batches",
+}
+
+
+def expected(function: str) -> set[tuple[str, str]]:
+    tables = TABLES[function]
+    allowed = {("logs:CreateLogStream", f"</foundry/foundry-test-{function}>"),
+               ("logs:PutLogEvents", f"</foundry/foundry-test-{function}>")}  # fmt: skip
+    for table in tables - {"members"}:
+        for resource in (f"<foundry-test-{table}>", f"<foundry-test-{table}>/index/gsi1"):
+            allowed |= {(f"dynamodb:{action}", resource) for action in READ | WRITE}
+    if "members" in tables:
+        allowed.add(("dynamodb:GetItem", "<foundry-test-app>"))
+    if function == "core-relay":
+        streams = ("app", "cluster", "metrics", "model", "runs", "sim")
+        allowed |= {(f"dynamodb:{action}", f"<foundry-test-{table}>") for action in STREAM for table in streams}
+        allowed |= {(f"sqs:{action}", "<foundry-test-relay-dlq>")
+                    for action in ("GetQueueAttributes", "GetQueueUrl", "SendMessage")}  # fmt: skip
+    if function in POLLED:
+        allowed |= {(f"sqs:{action}", f"<{POLLED[function]}>") for action in RECEIVE}
+    return allowed | OTHER.get(function, set())
+
+
+@pytest.mark.parametrize("function", TABLES)
+def test_a_function_may_do_exactly_this(stacks: Any, function: str) -> None:
+    statements = stacks.statements(stacks.role_of(function))
+    by_table_key = [s for s in statements if "kms:ViaService" in s.get("Condition", {}).get("StringEquals", {})]
+    assert bool(by_table_key) == bool(TABLES[function] or function == "core-relay")
+    allowed = {(a, r) for s in statements if s not in by_table_key for a in s["Action"] for r in s["Resource"]}
+    assert allowed == expected(function)
+
+
+def test_every_function_is_listed_and_has_its_own_role(stacks: Any) -> None:
+    functions = stacks.all("AWS::Lambda::Function")
+    assert {function.name for function in functions} == {f"foundry-test-{name}" for name in TABLES}
+    roles = [stacks.target(function.stack, function.properties["Role"]) for function in functions]
+    assert len({(role.stack, role.id) for role in roles}) == len(functions)
+
+
+def test_other_domains_read_members_and_nothing_else_of_the_app_table(stacks: Any) -> None:
+    for function in (name for name, tables in TABLES.items() if "members" in tables):
+        found = [s for s in stacks.statements(stacks.role_of(function)) if "<foundry-test-app>" in s["Resource"]]
+        assert [s["Action"] for s in found] == [["dynamodb:GetItem"]]
+        assert found[0]["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["PROJECT#*"]}}
+
+
+def test_the_table_key_opens_only_through_dynamodb(stacks: Any) -> None:
+    via = "dynamodb.<AWS::Region>.<AWS::URLSuffix>"
+    for role in stacks.all("AWS::IAM::Role"):
+        for statement in stacks.statements(role):
+            if "kms:ReEncryptTo" in statement["Action"]:
+                assert stacks.text(role.stack, statement["Condition"]["StringEquals"]["kms:ViaService"]) == via
+
+
+def test_wildcards_have_a_reason(stacks: Any) -> None:
+    for role in stacks.all("AWS::IAM::Role"):
+        for statement in stacks.statements(role):
+            assert not [action for action in statement["Action"] if "*" in action], (role.id, statement)
+            wild = {resource for resource in statement["Resource"] if "*" in resource}
+            assert wild <= set(WILDCARDS), (role.id, wild)
+            if "*" in wild:
+                assert all(action.startswith("logs:") for action in statement["Action"]), (role.id, statement)
+
+
+def test_no_managed_policies(stacks: Any) -> None:
+    assert [role.id for role in stacks.all("AWS::IAM::Role") if "ManagedPolicyArns" in role.properties] == []
+
+
+@pytest.mark.parametrize(
+    ("flow", "invoked"),
+    [("simulate", {"sim-task"}), ("register-cluster", {"cluster-task"}),
+     ("deploy-model", {"cluster-task", "app-task"}), ("delete-deployment", {"cluster-task", "app-task"})],
+)  # fmt: skip
+def test_a_flow_invokes_only_its_tasks(stacks: Any, flow: str, invoked: set[str]) -> None:
+    machine = stacks.one("AWS::StepFunctions::StateMachine", f"foundry-test-{flow}")
+    role = stacks.target(machine.stack, machine.properties["RoleArn"])
+    allowed = {(action, resource) for action, resource in stacks.allowed(role) if not action.startswith("logs:")}
+    assert allowed == {("lambda:InvokeFunction", f"<foundry-test-{name}>") for name in invoked}
