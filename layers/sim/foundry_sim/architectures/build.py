@@ -86,7 +86,7 @@ def _blocks(text: Reader, family: Family, model_type: str) -> tuple[Layer, ...]:
     layers = text.number("num_hidden_layers", "n_layer", "n_layers", "num_layers", low=1, high=LAYERS_MAX)
     kinds, routed = mixer_kinds(text, key, layers), moe_flags(text, key, layers)
     heads = text.per_layer(layers, "num_key_value_heads_per_layer")
-    crossed = set(text.items("cross_attention_layers"))
+    crossed = set(text.integers("cross_attention_layers"))
     indexers = text.per_layer(layers, "indexer_types")
     made: dict[_Spot, Layer] = {}
     spots = [

@@ -46,14 +46,16 @@ def expert_count(config: Reader) -> int:
     """Routed experts per MoE layer; 0 for a dense model."""
     value = config.raw(*EXPERT_COUNTS)
     if isinstance(value, list):  # Hunyuan writes one entry per layer, ERNIE-VL one per modality
-        value = _first(config, value, EXPERT_COUNTS[0])
+        value = _first(value, EXPERT_COUNTS[0])
         return value if value > 1 else 0
     count = config.number(*EXPERT_COUNTS, default=0, high=EXPERTS_MAX)
     return count if count > 1 else 0
 
 
-def _first(config: Reader, values: list[object], name: str) -> int:
-    return Reader({name: values[0] if values else 0}).number(name, high=1 << 22)
+def _first(values: list[object], name: str, low: int = 0) -> int:
+    return Reader({name: values[0] if values else None}).number(
+        name, default=0 if low == 0 else None, low=low, high=1 << 22
+    )
 
 
 def mixture(config: Reader, family: Family) -> FeedForward:
@@ -84,7 +86,7 @@ def chosen_experts(config: Reader, experts: int) -> int:
              "moe_top_k", "moe_k")  # fmt: skip
     value = config.raw(*names)
     if isinstance(value, list):
-        return max(1, min(experts, _first(config, value, names[0])))
+        return max(1, min(experts, _first(value, names[0])))
     return config.number(*names, low=1, high=experts)
 
 
@@ -92,17 +94,15 @@ def expert_width(config: Reader) -> int:
     names = ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size", "ffn_hidden_size")
     value = config.raw(*names)
     if isinstance(value, list):
-        return _first(config, value, names[0])
+        return _first(value, names[0], low=1)
     return config.number(*names, low=1, high=1 << 22)
 
 
 def shared_width(config: Reader, width: int) -> int:
     """Total width of the experts that see every token."""
     counts = ("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
-    count = config.raw(*counts)
-    count = (
-        _first(config, count, counts[0]) if isinstance(count, list) else config.number(*counts, default=0, high=1024)
-    )
+    listed = config.raw(*counts)
+    count = _first(listed, counts[0]) if isinstance(listed, list) else config.number(*counts, default=0, high=1024)
     names = ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size",
              "share_expert_dim")  # fmt: skip
     if config.has(*names):

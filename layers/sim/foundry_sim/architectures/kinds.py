@@ -69,11 +69,11 @@ def _by_indices(text: Reader, model_type: str, layers: int) -> list[str]:
     """Lists of the layers that attend fully."""
     linear = text.section("linear_attn_config")
     if linear:
-        full = {int(layer) - 1 for layer in Reader(linear, where="linear_attn_config.").items("full_attn_layers")}
+        full = {layer - 1 for layer in Reader(linear, where="linear_attn_config.").integers("full_attn_layers")}
         return ["full" if index in full else "linear" for index in range(layers)]
     for name, other in (("attn_layer_indices", "ssm"), ("full_attn_idxs", "conv")):
         if text.has(name):
-            chosen = set(text.items(name))
+            chosen = set(text.integers(name))
             return ["full" if index in chosen else other for index in range(layers)]
     return ["ssm"] * layers if model_type in _ALL_RECURRENT else []
 
@@ -125,7 +125,7 @@ def moe_flags(text: Reader, model_type: str, layers: int) -> list[bool]:
     if listed:
         return [value not in {"dense", "mlp"} for value in listed]
     frequency = text.raw("moe_layer_freq")
-    if isinstance(frequency, list):
+    if isinstance(frequency, list) and frequency:
         return [bool(flag) for flag in text.per_layer(layers, "moe_layer_freq")]
     if text.has("moe_layers_enum"):
         chosen = {part.strip() for part in text.text("moe_layers_enum").split(",")}
@@ -138,13 +138,13 @@ def _moe_by_rule(text: Reader, model_type: str, layers: int) -> list[bool]:
         period, offset = text.number("expert_layer_period", low=1), text.number("expert_layer_offset", default=0)
         return [index % period == offset for index in range(layers)]
     if text.has("interleave_moe_layer_step"):
-        chosen = set(text.items("moe_layers"))
+        chosen = set(text.integers("moe_layers"))
         step = text.number("interleave_moe_layer_step", low=1)
         return [index in chosen if chosen else (index + 1) % step == 0 for index in range(layers)]
     first = text.number("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index", default=0)
     last = text.raw("moe_layer_end_index")
     end = last + 1 if isinstance(last, int) and last > 0 else layers
     step = text.number("moe_layer_interval", "decoder_sparse_step", "moe_layer_freq", default=1, low=1)
-    dense = set(text.items("mlp_only_layers"))
+    dense = set(text.integers("mlp_only_layers"))
     aligned = 0 if model_type.startswith("deepseek") else 1
     return [first <= i < end and (i + aligned) % step == 0 and i not in dense for i in range(layers)]

@@ -94,11 +94,20 @@ class Reader:
             raise self.fail(names[0], f"has {len(value):,} entries, more than {LAYERS_MAX * 4:,}")
         return list(value)
 
+    def integers(self, *names: str) -> list[int]:
+        """A list of integers, or [] when absent."""
+        found = self.items(*names)
+        if any(isinstance(item, bool) or not isinstance(item, int) for item in found):
+            raise self.fail(names[0], "must hold integers")
+        return found
+
     def per_layer(self, layers: int, *names: str) -> list[Any]:
         """A list with one entry per layer, or [] when absent."""
         values = self.items(*names)
         if values and len(values) < layers:
             raise self.fail(names[0], f"has {len(values)} entries for {layers} layers")
+        if any(not isinstance(value, str | int | float | None) for value in values):
+            raise self.fail(names[0], "must hold one name or number per layer")
         return values[:layers]
 
     def section(self, *names: str) -> Mapping[str, Any] | None:

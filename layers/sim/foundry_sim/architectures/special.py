@@ -171,7 +171,7 @@ def deepseek_v4(text: Reader, family: Family) -> tuple[Layer, ...]:
 
 def _compression(text: Reader, layers: int) -> list[int]:
     if text.has("compress_ratios"):
-        found = [int(ratio) for ratio in text.items("compress_ratios")][:layers]
+        found = text.integers("compress_ratios")[:layers]
         if len(found) < layers or any(ratio not in (0, 4, 128) for ratio in found):
             raise text.fail("compress_ratios", "must hold 0, 4 or 128 for each layer")
         return found
