@@ -54,7 +54,8 @@ class _Local:
     def __init__(self, fill: Callable[[Path], None]) -> None:
         self._fill = fill
 
-    def try_bundle(self, output_dir: str, **_: Any) -> bool:
+    def try_bundle(self, output_dir: str, *, image: cdk.DockerImage, **_: Any) -> bool:
+        # jsii passes the options as keywords only when the signature names the required one.
         self._fill(Path(output_dir))
         return True
 
