@@ -106,7 +106,7 @@ class KubeApi:
             return self.registry.resource_list("", "v1")
         if path == "/apis":
             return self.registry.group_list()
-        if parts[0] == "apis" and len(parts) in (2, 3):
+        if parts[:1] == ["apis"] and len(parts) in (2, 3):
             found = self.registry.group(parts[1]) if len(parts) == 2 else self.registry.resource_list(*parts[1:])
             if found is None:
                 raise errors.unknown_path()

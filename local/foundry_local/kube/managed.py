@@ -104,7 +104,8 @@ def apply(live: Obj | None, config: Obj, rules: MergeRules, manager: str, *, for
     before, applied = mine.fields, values_by_path(config, rules)
     merged: Obj = _merge(clone(base), config, rules, ())
     _resolve_conflicts(managers, mine, values_by_path(base, rules), applied, force=force)
-    _remove_left_out(merged, before - applied.keys(), [item for item in managers if item is not mine], rules)
+    kept = set(applied).union(*(item.fields for item in managers if item is not mine))
+    _remove_left_out(merged, before - kept, kept, rules)
     if mine.fields != applied.keys():
         mine.fields, mine.time, mine.api_version = set(applied), now_text(), api_version
     set_managers(merged, managers)
@@ -130,10 +131,10 @@ def _resolve_conflicts(
         other.fields -= paths
 
 
-def _remove_left_out(merged: Obj, gone: FieldSet, others: list[Manager], rules: MergeRules) -> None:
-    owned = set().union(*(other.fields for other in others)) if others else set()
-    for path in sorted(gone - owned, key=len, reverse=True):
-        if not any(other[: len(path)] == path for other in owned):
+def _remove_left_out(merged: Obj, gone: FieldSet, kept: FieldSet, rules: MergeRules) -> None:
+    """Parents first: an item that goes takes its fields along, and without its key it could not be found."""
+    for path in sorted(gone, key=len):
+        if not any(other[: len(path)] == path for other in kept):
             remove_path(merged, path, rules)
 
 

@@ -195,7 +195,7 @@ def _log_line(line: str, stamped: bool) -> str:
     return (line if stamped else line.partition(" ")[2]) + "\n"
 
 
-_SCALE = ResourceType("autoscaling", "v1", "scales", "Scale", custom=True)
+_SCALE = ResourceType("autoscaling", "v1", "scales", "Scale")
 
 
 def _scale_of(resource: ResourceType, obj: Obj) -> Obj:
