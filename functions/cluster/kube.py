@@ -142,7 +142,11 @@ def _translated() -> Iterator[None]:
         yield
     except ApiException as error:
         raise _answered(error) from error
-    except (transport.NewConnectionError, transport.LocationValueError, transport.SSLError) as error:
+    except AttributeError as error:  # the client trips over its own report of a TLS failure, which has no body
+        if not isinstance(error.__context__, ApiException):
+            raise
+        raise _untrusted() from error
+    except (transport.NewConnectionError, transport.LocationValueError) as error:
         raise ClusterUnreachable(f"The Kubernetes API cannot be reached: {_reason(error)}.") from error
     except transport.TimeoutError as error:
         raise TransientError("The Kubernetes API did not answer in time.", code="cluster_timeout") from error
@@ -150,16 +154,20 @@ def _translated() -> Iterator[None]:
         raise TransientError("The connection to the Kubernetes API broke.", code="cluster_connection_lost") from error
 
 
+def _untrusted() -> ClusterUnreachable:
+    return ClusterUnreachable("The Kubernetes API cannot be reached: its certificate is not trusted.")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, transport.NameResolutionError):
         return "its name does not resolve"
-    return "its certificate is not trusted" if isinstance(error, transport.SSLError) else "connection refused"
+    return "connection refused"
 
 
 def _answered(error: ApiException) -> Exception:
     """The error that an answer of the API server means."""
-    if not error.status:  # the client's own wrapping of TLS failures
-        return ClusterUnreachable("The Kubernetes API cannot be reached: its certificate is not trusted.")
+    if not error.status:
+        return _untrusted()
     message = _message(error)
     if error.status == 401:
         return KubeconfigInvalid("The cluster refused the credentials of the kubeconfig.",

@@ -110,7 +110,7 @@ def _doing(pod: Obj) -> str:
         state = status.get("state") or {}
         if reason := (state.get("waiting") or {}).get("reason"):
             return str(reason)
-        if state.get("running") and not status.get("ready"):
+        if "running" in state and not status.get("ready"):
             return "loading the model"
     return "scheduling" if not (pod.get("spec") or {}).get("nodeName") else ""
 

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
+Repository = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._][A-Za-z0-9._/:@+-]{0,199}$")]
+
 
 class ModelCreate(BaseModel):
     """Exactly one of ``config`` (the content of a Hugging Face ``config.json``) and ``source`` (a name out of
@@ -17,6 +19,9 @@ class ModelCreate(BaseModel):
     description: Annotated[str, StringConstraints(max_length=500)] = ""
     config: dict[str, Any] | None = None
     source: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    repository: Repository | None = Field(
+        None, description="Where engines load the weights from, such as a Hugging Face repository; `source` by default."
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelCreate":
@@ -72,6 +77,7 @@ class Model(Facts):
     name: str
     description: str = ""
     source: str | None = None
+    repository: str | None = None
     created_by: str
     created_at_ms: int
     version: int = 0
