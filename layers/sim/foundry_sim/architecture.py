@@ -149,6 +149,14 @@ class Architecture:
     shared_intermediate: int = 0
     checkpoint_precision: Precision = field(default_factory=Precision)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Computed once: caches are keyed by architecture, and a model has up to a thousand layers."""
+        return hash((self.name, self.model_type, self.hidden, self.vocab, self.groups, self.checkpoint_precision))
+
     @cached_property
     def groups(self) -> tuple[tuple[Layer, int], ...]:
         """Distinct decoder layers with how often each occurs, in order of first appearance."""

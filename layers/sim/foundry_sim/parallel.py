@@ -37,7 +37,7 @@ def layouts(architecture: Architecture, span: Span, precision: Precision, engine
         Layout(tp, pp, ep, dp)
         for tp in _DEGREES
         if tp <= span.link_width and tp_divides(architecture, tp)
-        for pp in _pipelines(architecture)
+        for pp in _pipelines(architecture, span.nodes)
         for dp in _attention_copies(architecture, engine)
         if tp * pp * dp <= total and replicas_that_fit(span, tp * pp * dp, tp) > 0
         for ep in _expert_degrees(architecture, tp, dp)
@@ -46,10 +46,12 @@ def layouts(architecture: Architecture, span: Span, precision: Precision, engine
     return sorted(found, key=lambda layout: (layout.devices, layout.pp, layout.dp, layout.ep))
 
 
-def _pipelines(architecture: Architecture) -> tuple[int, ...]:
+def _pipelines(architecture: Architecture, nodes: int) -> tuple[int, ...]:
+    """Powers of two inside a node; other depths only to match a number of nodes."""
     if architecture.task != "generate" or architecture.encoder_blocks:
         return (1,)
-    return tuple(pp for pp in _PIPELINES if pp <= architecture.layers)
+    wanted = {1, 2, 4, 8} | {pp for pp in _PIPELINES if pp <= nodes}
+    return tuple(pp for pp in sorted(wanted) if pp <= architecture.layers)
 
 
 def _attention_copies(architecture: Architecture, engine: str) -> tuple[int, ...]:
