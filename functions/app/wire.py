@@ -86,8 +86,8 @@ class LeaseAnswer(BaseModel):
 class UploadRequest(BaseModel):
     gateway_id: Part
     batch_id: Part
-    rows: Annotated[int, Field(ge=1, le=1_000_000)]
-    bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)]
+    rows: Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+    bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024, strict=True)]
 
 
 class Upload(BaseModel):

@@ -1,0 +1,230 @@
+"""Leases on plain data: whatever gateways do, in whatever order it arrives, no budget is passed."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from functions.app.services.leases import MAX_LEASES, apply, forget, in_time, share
+from functions.app.store.leases import Counter
+from functions.app.wire import Lease, LeaseRequest
+
+NOW_MS = 1_800_000_000_000
+
+
+def ask(lease_id: str, seq: int, **fields: object) -> LeaseRequest:
+    return LeaseRequest.model_validate(
+        {"scope": "key:k", "kind": "money_nanos", "lease_id": lease_id, "seq": seq, **fields}
+    )
+
+
+def give(counter: Counter, request: LeaseRequest, limit: int | None, at_ms: int = NOW_MS) -> Lease:
+    return apply(counter, request.lease_id, request, limit, at_ms)
+
+
+def test_the_first_gateway_gets_at_most_half() -> None:
+    counter = Counter()
+    assert give(counter, ask("a", 1, ceiling=1000), 100).granted == 50
+    assert give(counter, ask("b", 1, ceiling=10), 100).granted == 10
+    assert counter.committed == 60
+
+
+def test_what_is_needed_is_given_while_there_is_enough() -> None:
+    counter = Counter()
+    assert give(counter, ask("a", 1, ceiling=90, needed=80), 100).granted == 80
+    refused = give(counter, ask("b", 1, ceiling=90, needed=30), 100)
+    assert (refused.granted, refused.retry_after_ms, counter.committed) == (0, 250, 80)
+
+
+def test_lowering_the_ceiling_gives_back_but_not_what_is_in_flight() -> None:
+    counter = Counter()
+    give(counter, ask("a", 1, ceiling=50), 100)
+    assert give(counter, ask("a", 2, spent=10, held=20, ceiling=0), 100).granted == 30
+    assert counter.committed == 30
+
+
+def test_a_repeated_or_late_message_changes_nothing() -> None:
+    counter = Counter()
+    give(counter, ask("a", 1, ceiling=10), 100)
+    newer = give(counter, ask("a", 3, spent=5, ceiling=40), 100)
+    for late in (ask("a", 3, spent=5, ceiling=40), ask("a", 2, ceiling=0)):
+        assert give(counter, late, 100).granted == newer.granted
+    assert counter.committed == newer.granted
+
+
+def test_closing_returns_the_rest_once_and_for_all() -> None:
+    counter = Counter()
+    give(counter, ask("a", 1, ceiling=50), 100)
+    for _ in range(2):
+        assert give(counter, ask("a", 2, spent=7, close=True), 100).granted == 7
+        assert counter.committed == 7
+    assert give(counter, ask("a", 3, ceiling=50), 100).granted == 7  # a message that was overtaken opens nothing
+    assert counter.committed == 7
+
+
+def test_closing_an_unknown_lease_adds_nothing() -> None:
+    counter = Counter()
+    give(counter, ask("a", 1, spent=7, close=True), 100)
+    assert counter == Counter()
+
+
+def test_money_of_a_killed_gateway_stays_committed_until_it_closes() -> None:
+    """Its journal says what it spent; a day later it is still known."""
+    counter = Counter()
+    give(counter, ask("a", 1, ceiling=50), 100)
+    later_ms = NOW_MS + 24 * 3_600_000
+    assert give(counter, ask("b", 1, ceiling=100), 100, later_ms).granted == 25
+    give(counter, ask("a", 9, spent=11, close=True), 100, later_ms)
+    assert counter.committed == 11 + 25
+
+
+def test_an_order_to_wake_is_given_to_one_and_returns_when_it_is_gone() -> None:
+    counter = Counter()
+
+    def wake(lease_id: str, at_ms: int) -> int:
+        request = ask(lease_id, 1, scope="deployment:d", kind="wake", ceiling=1, needed=1)
+        return apply(counter, lease_id, request, 1, at_ms).granted
+
+    assert [wake("a", NOW_MS), wake("b", NOW_MS + 1)] == [1, 0]
+    assert wake("c", NOW_MS + 60_001) == 1
+
+
+def test_records_do_not_pile_up() -> None:
+    counter = Counter()
+    for number in range(MAX_LEASES):
+        give(counter, ask(f"l{number}", 1, ceiling=1), None)
+    refused = give(counter, ask("one-more", 1, ceiling=1), None)
+    assert refused.granted == 0 and refused.retry_after_ms
+    for number in range(MAX_LEASES):
+        give(counter, ask(f"l{number}", 2, spent=1, close=True), None)
+    forget(counter, "money_nanos", NOW_MS + 3_600_001)
+    assert counter == Counter(committed=MAX_LEASES)
+
+
+@given(st.integers(-10, 100), st.integers(1, 200), st.integers(-50, 200))
+def test_a_share_is_never_more_than_is_left(left: int, wanted: int, needed: int) -> None:
+    given_ = share(left, wanted, needed)
+    assert 0 <= given_ <= max(0, left) and given_ <= wanted
+    if wanted <= left // 2 or 0 < needed <= min(left, wanted):
+        assert given_ > 0
+
+
+@given(st.integers(NOW_MS - 10**6, NOW_MS + 10**6))
+def test_only_minutes_that_can_be_spent_in(window_ms: int) -> None:
+    request = ask("a", 1, kind="tokens", window_ms=window_ms)
+    expected = window_ms % 60_000 == 0 and NOW_MS - 120_000 < window_ms < NOW_MS + 120_000
+    assert in_time(request, NOW_MS) is expected
+    assert not in_time(ask("a", 1, kind="tokens"), NOW_MS)
+
+
+@dataclass
+class Pod:
+    """A gateway that keeps the contract: it holds and spends no more than it was granted."""
+
+    number: int
+    lease_id: str = ""
+    seq: int = 0
+    granted: int = 0
+    spent: int = 0
+    held: int = 0
+    lost: list[tuple[str, int]] = field(default_factory=list)  # leases to close from the journal
+
+    @property
+    def room(self) -> int:
+        return self.granted - self.spent - self.held
+
+
+class Budget(RuleBasedStateMachine):
+    """Gateways spend, crash and come back; messages get lost, doubled and overtaken."""
+
+    @initialize(limit=st.sampled_from([0, 1, 50, 1000]))
+    def start(self, limit: int) -> None:
+        self.limit, self.counter, self.at_ms, self.spent = limit, Counter(), NOW_MS, 0
+        self.pods = [Pod(number) for number in range(2)]
+        self.flying: list[LeaseRequest] = []
+        self.leases = 0
+
+    def send(self, request: LeaseRequest) -> Lease:
+        self.flying.append(request)
+        return apply(self.counter, request.lease_id, request, self.limit, self.at_ms)
+
+    @rule(who=st.integers(0, 1), more=st.sampled_from([0, 1, 10, 300]), needed=st.sampled_from([0, 5, 100]),
+          heard=st.sampled_from([True, True, True, False]))  # fmt: skip
+    def lease(self, who: int, more: int, needed: int, heard: bool) -> None:
+        pod = self.pods[who]
+        if not pod.lease_id:
+            self.leases += 1
+            pod.lease_id, pod.seq = f"{who}.{self.leases}", 0
+        pod.seq += 1
+        used = pod.spent + pod.held
+        ceiling = max(used, pod.granted + more)
+        answer = self.send(ask(pod.lease_id, pod.seq, spent=pod.spent, held=pod.held, ceiling=ceiling, needed=needed))
+        if heard:  # an answer that is lost leaves the gateway with what it had
+            pod.granted = answer.granted
+
+    @rule(who=st.integers(0, 1), parts=st.integers(1, 3))
+    def hold(self, who: int, parts: int) -> None:
+        pod = self.pods[who]
+        pod.held += max(0, pod.room) // parts
+
+    @rule(who=st.integers(0, 1), used=st.integers(0, 100))
+    def settle(self, who: int, used: int) -> None:
+        pod = self.pods[who]
+        used = min(used, pod.held)
+        pod.held, pod.spent, self.spent = 0, pod.spent + used, self.spent + used
+
+    @rule(who=st.integers(0, 1))
+    def give_back(self, who: int) -> None:
+        pod = self.pods[who]
+        if pod.lease_id:
+            pod.seq += 1
+            pod.granted = pod.spent + pod.held  # no longer spendable, whether or not the message arrives
+            self.send(ask(pod.lease_id, pod.seq, spent=pod.spent, held=pod.held, ceiling=pod.granted))
+
+    @rule(who=st.integers(0, 1))
+    def crash(self, who: int) -> None:
+        """What was in flight counts as spent: the journal cannot know better."""
+        pod = self.pods[who]
+        self.spent += pod.held
+        lost = [*pod.lost, *([(pod.lease_id, pod.spent + pod.held)] if pod.lease_id else [])]
+        self.pods[who] = Pod(who, lost=lost)
+
+    @rule(who=st.integers(0, 1))
+    def close_from_the_journal(self, who: int) -> None:
+        for lease_id, spent in self.pods[who].lost:
+            self.send(ask(lease_id, 10**6, spent=spent, close=True))
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """An old message arrives again: its answer is of no use to anybody."""
+        self.send(data.draw(st.sampled_from(self.flying)))
+
+    @rule(ms=st.integers(0, 3_000_000))
+    def wait(self, ms: int) -> None:
+        self.at_ms += ms
+
+    @invariant()
+    def spend_stays_within_the_budget(self) -> None:
+        assert self.spent + sum(pod.held for pod in self.pods) <= self.counter.committed <= self.limit
+
+    @invariant()
+    def the_counter_adds_up(self) -> None:
+        assert self.counter.committed >= sum(record.granted for record in self.counter.leases.values())
+
+    def teardown(self) -> None:
+        """Everybody comes back and closes: exactly what was spent stays."""
+        if not hasattr(self, "pods"):
+            return
+        for pod in self.pods:
+            self.spent += pod.held
+            if pod.lease_id:
+                self.send(ask(pod.lease_id, 10**6, spent=pod.spent + pod.held, close=True))
+            for lease_id, spent in pod.lost:
+                self.send(ask(lease_id, 10**6, spent=spent, close=True))
+        assert self.counter.committed == self.spent
+
+
+TestBudget = Budget.TestCase
+TestBudget.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
