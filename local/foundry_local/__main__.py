@@ -94,9 +94,19 @@ def _log_to(path: Path) -> TextIO:
         os.dup2(descriptor, stream)
     os.close(descriptor)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    logging.basicConfig(level=logging.WARNING, format=_FORMAT, stream=sys.stderr)
-    logging.getLogger("foundry_local").setLevel(logging.INFO)
+    _log_here()
     return console
+
+
+def _log_here() -> None:
+    logging.basicConfig(level=logging.WARNING, format=_FORMAT, stream=sys.stderr)
+    # A handler of our own: Powertools puts a filter on those of the root that drops whatever has its service's name
+    # ("foundry") in the name of its logger.
+    own = logging.StreamHandler(sys.stderr)
+    own.setFormatter(logging.Formatter(_FORMAT))
+    log.addHandler(own)
+    log.propagate = False
+    log.setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

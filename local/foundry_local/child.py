@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-GRACE_S = 5.0
+GRACE_S = 3.0
 
 
 def _follow_parent() -> None:

@@ -6,11 +6,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPConnection
 from pathlib import Path
 
-import httpx
-
 from .errors import PlatformError
+from .serve import HOST
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +82,17 @@ class Child:
             self.spawn()
 
 
-def answers(url: str) -> Callable[[], bool]:
-    """Whether a GET of ``url`` succeeds."""
+def answers(port: int, path: str) -> Callable[[], bool]:
+    """Whether a GET on this machine succeeds."""
 
     def check() -> bool:
+        connection = HTTPConnection(HOST, port, timeout=2)
         try:
-            return httpx.get(url, timeout=2).is_success
-        except httpx.TransportError:
+            connection.request("GET", path)
+            return connection.getresponse().status < 300
+        except OSError:
             return False
+        finally:
+            connection.close()
 
     return check

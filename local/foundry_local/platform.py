@@ -20,7 +20,7 @@ from .children import Child, answers
 from .deployer import Deployment
 from .emulator import Emulator
 from .front import Front, api_upstream, gateway_upstream
-from .serve import HOST, Server, bind
+from .serve import HOST, Server, bind, wait_free
 from .state import StateDir, Status, write_private
 
 log = logging.getLogger(__name__)
@@ -119,10 +119,12 @@ class Platform:
             "GATEWAY_SPOOL_DIR": str(self._state.gateway / "spool"),
             "GATEWAY_HOST": HOST,
             "GATEWAY_PORT": str(self._ports.gateway),
+            "GATEWAY_WORKERS": "1",
         }
         gateway = Child("gateway", ["gateway"], _outside(environment), self._state.root / "gateway.log")
         self._stops.append(("gateway", gateway.stop))
-        gateway.start(answers(f"{_url(self._ports.gateway)}/health/live"))
+        wait_free(self._ports.gateway)
+        gateway.start(answers(self._ports.gateway, "/health/live"))
 
     def _spawn_cluster(self) -> Callable[[], None]:
         """Start the simulated cluster; the returned function waits until it answers."""
@@ -130,6 +132,7 @@ class Platform:
         state.kubeconfig.unlink(missing_ok=True)
         command = ["foundry_local.cluster", str(state.kube), str(self._ports.kube), str(state.kubeconfig)]
         cluster = Child("cluster", command, _outside({}), state.root / "cluster.log")
+        wait_free(self._ports.kube)
         cluster.spawn()
         self._stops.append(("cluster", cluster.stop))
         return lambda: cluster.wait(state.kubeconfig.exists)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from .errors import PlatformError
 
 HOST = "127.0.0.1"
 START_LIMIT_S = 20.0
+FREE_LIMIT_S = 8.0
 
 
 class PortTaken(PlatformError):
@@ -34,6 +36,23 @@ def bind(port: int) -> socket.socket:
         raise PortTaken(f"port {port} is in use: foundry up --port PORT takes another one") from error
     listener.listen(512)
     return listener
+
+
+def wait_free(port: int, limit_s: float = FREE_LIMIT_S) -> None:
+    """Return once nothing listens on ``port``; :class:`PortTaken` when that takes too long.
+
+    What belonged to a killed platform ends a moment after it.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            bind(port).close()
+        except PortTaken:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 class Server:

@@ -13,7 +13,8 @@ from foundry_local.errors import PlatformError
 
 STAGE = "local"
 LIMIT_S = 180
-_INPUTS = ("app.py", "cdk.json", "stacks/**/*.py", "statemachines/*.json", "gateway_container/**/*")
+# Code of functions and layers is not among them: it runs from the checkout, whatever its packages are called.
+_INPUTS = ("app.py", "cdk.json", "stacks/**/*.py", "statemachines/*.json")
 _STAMP = "inputs.sha256"
 
 

@@ -1,0 +1,126 @@
+"""A restart keeps everything; so does ``kill -9``, for what was acknowledged more than two seconds before."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+from foundry_local.front import Front, Upstream
+from foundry_local.serve import Server, bind
+
+DURABLE_S = 2.0
+# Ready in ten seconds on a machine that has nothing else to do; what others do here makes it longer, not costlier.
+QUICK_CPU_S = 10.0
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process and its children so far."""
+    main = psutil.Process(pid)
+    return sum(sum(process.cpu_times()[:2]) for process in (main, *main.children(recursive=True)))
+
+
+def answers(platform: Any, job: Any) -> bool:
+    body = {"model": job.endpoint, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    return bool(platform.gateway(job.key).post("/v1/chat/completions", json=body).is_success)
+
+
+def test_a_restart_reuses_the_state_and_is_quick(platform: Any, job: Any, ok: Any, eventually: Any) -> None:
+    before = ok(platform.client().get(f"/projects/{job.project_id}/deployments"))["items"]
+    ports = platform.status.api_url, platform.status.aws_url, platform.status.kube_url
+    platform.down()
+    status = platform.up()
+    assert cpu_s(status.pid) < QUICK_CPU_S
+    assert (status.api_url, status.aws_url, status.kube_url) == ports
+    assert ok(platform.client().get(f"/projects/{job.project_id}/deployments"))["items"] == before
+    eventually(lambda: answers(platform, job))
+
+
+def test_a_second_platform_on_the_same_state_is_the_same(platform: Any) -> None:
+    pid = platform.status.pid
+    assert platform.up().pid == pid
+
+
+def test_what_was_acknowledged_two_seconds_before_a_kill_survives(
+    platform: Any, job: Any, ok: Any, eventually: Any
+) -> None:
+    project = ok(platform.client().post("/projects", json={"name": "survives"}))
+    requests = used(platform, job, ok)
+    for _ in range(5):
+        assert answers(platform, job)
+    time.sleep(DURABLE_S)
+    platform.kill()
+    platform.up()
+    assert ok(platform.client().get(f"/projects/{project['id']}"))["name"] == "survives"
+    eventually(lambda: used(platform, job, ok) == requests + 5)
+    eventually(lambda: answers(platform, job))
+
+
+def used(platform: Any, job: Any, ok: Any) -> int:
+    rows = ok(platform.client().get(f"/projects/{job.project_id}/metrics/usage"))["items"]
+    return sum(row["requests"] for row in rows)
+
+
+class Gate:
+    """In front of the cluster's API: refuses to list nodes until it is opened."""
+
+    def __init__(self, kube_url: str) -> None:
+        self.open, self.refused = False, 0
+        self._front = Front({}, Upstream(kube_url, "the cluster"))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/api/v1/nodes") and not self.open:
+            self.refused += 1
+            await send({"type": "http.response.start", "status": 503, "headers": []})
+            await send({"type": "http.response.body", "body": b"later"})
+        else:
+            await self._front(scope, receive, send)
+
+
+@pytest.fixture
+def gate(platform: Any) -> Iterator[Gate]:
+    gate = Gate(str(platform.status.kube_url))
+    server = Server(gate, bind(0), "gate")
+    server.start()
+    gate.url = server.url  # type: ignore[attr-defined]
+    yield gate
+    server.stop()
+
+
+def test_a_run_that_a_kill_interrupts_goes_on_as_the_next_attempt(
+    platform: Any, gate: Any, ok: Any, eventually: Any
+) -> None:
+    config = yaml.safe_load(Path(platform.status.kubeconfig).read_text())
+    config["clusters"][0]["cluster"]["server"] = gate.url
+    body = {"name": "behind-a-gate", "kind": "onprem", "kubeconfig": yaml.safe_dump(config)}
+    run_id = ok(platform.client().post("/clusters", json=body))["run"]["id"]
+    eventually(lambda: gate.refused)
+    before = platform.run(run_id)
+    assert (before["status"], before["attempt"]) == ("running", 1)
+    time.sleep(DURABLE_S)
+    platform.kill()
+    gate.open = True
+    platform.up()
+    after = platform.ended(run_id)
+    assert (after["status"], after["attempt"]) == ("succeeded", 2)
+    # What had succeeded was not done again.
+    assert after["steps"][0] == before["steps"][0]
+
+
+def test_no_process_of_a_killed_platform_stays(platform: Any, eventually: Any) -> None:
+    children = psutil.Process(platform.status.pid).children(recursive=True)
+    assert len(children) >= 2
+    platform.kill()
+    eventually(lambda: not any(child.is_running() for child in children))
+    platform.up()
+
+
+def test_the_front_may_move_and_the_rest_stays(platform: Any) -> None:
+    aws_url = platform.status.aws_url
+    platform.down()
+    old = platform.up(0).api_url
+    assert platform.status.aws_url == aws_url
+    assert httpx.get(f"{old}/healthz").is_success
