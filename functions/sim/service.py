@@ -11,12 +11,13 @@ from foundry_core.ids import new_id
 from foundry_core.runs import Run, RunStatus
 from foundry_core.sizes import check_storable
 from foundry_sim import devices
-from foundry_sim.architecture import ArchitectureError, from_config
+from foundry_sim.architecture import Architecture, ArchitectureError, from_config
 from foundry_sim.architectures.catalogue import config_of
 from foundry_sim.errors import SimulatorError
+from foundry_sim.launch import ENGINES
 from foundry_sim.plans import DeviceGroup as SimGroup
 from foundry_sim.plans import Plan, SimulationRequest, SimulationResult
-from foundry_sim.search import simulate
+from foundry_sim.search import check, simulate
 from pydantic import ValidationError
 
 from functions.sim import store
@@ -81,12 +82,20 @@ def resolved(request: SimulationCreate) -> SimulationRequest:
         raise Invalid("No device group has a known device and a ready node.", code="no_devices",
                       next_action="GET /devices lists the known ones.")  # fmt: skip
     plain = request.model_dump(exclude={"model", "device_groups"})
+    unknown = sorted(set(request.engines) - set(ENGINES))
+    if unknown:
+        raise InvalidInput(f"Engine {unknown[0]!r} is unknown; known: {', '.join(ENGINES)}.")
+    config, architecture = _model(request)
     try:
-        return SimulationRequest(model=_model(request), device_groups=groups, **plain)
+        found = SimulationRequest(model=config, device_groups=groups, **plain)
+        check(found, architecture)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(f"{where}: {first['msg']}") from error
+    except SimulatorError as error:
+        raise InvalidInput(str(error)) from error
+    return found
 
 
 def _group(group: Any) -> SimGroup:
@@ -96,18 +105,17 @@ def _group(group: Any) -> SimGroup:
     return SimGroup(**group.model_dump())
 
 
-def _model(request: SimulationCreate) -> dict[str, Any]:
-    """A config with a name in it; a known name never becomes a path."""
+def _model(request: SimulationCreate) -> tuple[dict[str, Any], Architecture]:
+    """A config with a name in it, and what it describes; a known name never becomes a path."""
     if isinstance(request.model, ModelRef):
         config, name = request.model.config, request.model.name
     else:
         config, name = _known_config(request.model), request.model
     try:
-        from_config(config, name)
+        return {**config, "_name_or_path": name}, from_config(config, name)
     except ArchitectureError as error:
         raise Invalid(str(error), code="config_invalid",
                       errors=[{"field": "model.config", "detail": str(error)}]) from error  # fmt: skip
-    return {**config, "_name_or_path": name}
 
 
 def _known_config(name: str) -> dict[str, Any]:

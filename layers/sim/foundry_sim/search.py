@@ -52,7 +52,7 @@ def simulate(request: SimulationRequest) -> SimulationResult:
     cannot be understood; never returns an infeasible plan among ``plans``."""
     started = time.perf_counter()
     architecture = resolve(request.model)
-    _check(request, architecture)
+    check(request, architecture)
     table = evaluate(request, architecture)
     if not table.parts:
         return _nothing_fits(request, architecture, started)
@@ -74,7 +74,8 @@ def simulate(request: SimulationRequest) -> SimulationResult:
     )
 
 
-def _check(request: SimulationRequest, architecture: Architecture) -> None:
+def check(request: SimulationRequest, architecture: Architecture) -> None:
+    """Raise ConfigurationError for what no configuration could serve."""
     length = request.workload.input_tokens + request.workload.output_tokens
     if architecture.task == "generate" and request.workload.output_tokens < 1:
         raise ConfigurationError("output_tokens must be at least 1 for a model that generates")
