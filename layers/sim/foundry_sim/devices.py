@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -97,7 +98,9 @@ def device(name: str) -> Device:
     """As ``find``, but DeviceError when unknown."""
     found = find(name)
     if found is None:
-        raise DeviceError(f"device '{str(name)[:60]}' is unknown; known: {', '.join(names())}")
+        close = get_close_matches(_plain(str(name)[:60]), _by_alias(), 3, 0.4)
+        near = dict.fromkeys(_by_alias()[alias] for alias in close)
+        raise DeviceError(f"device '{str(name)[:60]}' is unknown; known are {', '.join(near or names()[:6])}")
     return found
 
 

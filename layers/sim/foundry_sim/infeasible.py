@@ -12,7 +12,7 @@ from foundry_sim.devices import device
 from foundry_sim.judge import CONSTRAINTS, Judged
 from foundry_sim.memory import budget
 from foundry_sim.parallel import layouts
-from foundry_sim.plans import DeviceGroup, HardwareSuggestion, Nearest, Plan, ServiceLevels, SimulationRequest
+from foundry_sim.plans import DeviceGroup, HardwareSuggestion, Nearest, Plan, ServiceLevels, SimulationRequest, Spread
 from foundry_sim.search import Table, evaluate, ranking
 
 _LABELS = {
@@ -148,15 +148,23 @@ def _meeting(
 
 def binding_when_met(request: SimulationRequest, best: Plan) -> tuple[str | None, str]:
     """The limit with the least headroom on the best plan, and how much that is."""
-    levels, stat = request.service_levels, request.service_levels.statistic
+    levels = request.service_levels
     used: dict[str, float] = {}
     if levels.ttft_ms is not None:
-        used["ttft"] = getattr(best.predicted.ttft_ms, stat) / levels.ttft_ms
+        used["ttft"] = _judged(request, best.predicted.ttft_ms) / levels.ttft_ms
     if levels.tokens_per_second is not None and request.workload.output_tokens > 1:
-        used["tokens_per_second"] = getattr(best.predicted.tpot_ms, stat) * levels.tokens_per_second / 1000.0
+        used["tokens_per_second"] = _judged(request, best.predicted.tpot_ms) * levels.tokens_per_second / 1000.0
     if levels.e2e_ms is not None:
-        used["e2e"] = getattr(best.predicted.e2e_ms, stat) / levels.e2e_ms
+        used["e2e"] = _judged(request, best.predicted.e2e_ms) / levels.e2e_ms
     if not used:
         return None, "No service level was asked for: the cheapest plan that fits in memory comes first."
     name = max(used, key=lambda key: used[key])
-    return name, f"{_LABELS[name].capitalize()} is closest to its limit: {used[name]:.0%} of it at the {stat}."
+    kind = "upper bound of the " if request.confidence == "upper" else ""
+    label = _LABELS[name].capitalize()
+    return name, f"{label} binds: the {kind}{levels.statistic} uses {used[name]:.0%} of its limit."
+
+
+def _judged(request: SimulationRequest, spread: Spread) -> float:
+    """What the search compared with the limit."""
+    value = float(getattr(spread, request.service_levels.statistic))
+    return value * max(1.0, spread.hi / spread.mean) if request.confidence == "upper" and spread.mean > 0 else value

@@ -9,6 +9,7 @@ from foundry_sim.candidates import Candidates, Floats
 from foundry_sim.outcome import Spreads
 from foundry_sim.plans import ServiceLevels, SimulationRequest
 
+_FULL = 0.95
 CONSTRAINTS = ("ttft", "tokens_per_second", "e2e", "throughput")
 
 
@@ -50,7 +51,11 @@ def judge(request: SimulationRequest, rows: Candidates) -> Judged:
     e2e = bound(answer.e2e_ms, levels.statistic, upper)
     per_replica = np.array([layout.devices for layout in rows.layouts], np.int64)[rows.layout_index]
     devices = per_replica * rows.replicas
+    busy = _occupancy(request, rows)
     total = np.asarray(answer.output_tokens_per_s) * rows.replicas
+    if request.workload.rate_per_s is not None:
+        arriving = request.workload.rate_per_s * max(1, request.workload.output_tokens)
+        total = np.where(busy <= 1.0, arriving, np.minimum(total, arriving))
     return Judged(
         ttft,
         tpot,
@@ -60,7 +65,7 @@ def judge(request: SimulationRequest, rows: Candidates) -> Judged:
                 _excess(ttft, levels.ttft_ms),
                 _excess(tpot, _tpot_limit(request, levels)),
                 _excess(e2e, levels.e2e_ms),
-                _shortfall(request, total),
+                np.log(np.maximum(busy, 1.0)),
             ],
             axis=1,
         ),
@@ -85,10 +90,10 @@ def _excess(values: Floats, limit: float | None) -> Floats:
     return np.asarray(np.where(np.isfinite(found), np.maximum(found, 0.0), 50.0))
 
 
-def _shortfall(request: SimulationRequest, output_tokens_per_s: Floats) -> Floats:
-    """An open loop must be served as fast as it arrives (1 % slack for rounding)."""
-    rate = request.workload.rate_per_s
-    if rate is None or request.workload.output_tokens < 1:
-        return np.zeros_like(output_tokens_per_s)
-    wanted = 0.99 * rate * request.workload.output_tokens
-    return _excess(wanted / np.maximum(output_tokens_per_s, 1e-9), 1.0)
+def _occupancy(request: SimulationRequest, rows: Candidates) -> Floats:
+    """How full an open loop runs: requests in the system by Little's law over those that fit (5 % kept free). Above
+    one the queue grows without end. A closed loop limits itself."""
+    if request.workload.rate_per_s is None:
+        return np.zeros_like(rows.load)
+    inside = rows.load * np.asarray(rows.predicted.outcome.e2e_ms.mean) / 1e3
+    return np.asarray(inside / (_FULL * np.maximum(rows.predicted.room, 1.0)))

@@ -1,0 +1,219 @@
+"""`foundry simulate`: which plan meets the service levels at the lowest price; offline, or on a registered cluster."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foundry_cli.context import AsJson, Project
+from foundry_cli.errors import CliError
+
+if TYPE_CHECKING:
+    from foundry_sim.plans import DeviceGroup, SimulationRequest
+
+_EXAMPLE = "foundry simulate --model meta-llama/Llama-3.1-8B --devices h100_sxm:1x8 --concurrency 32 --ttft 500"
+
+
+class PurchaseName(StrEnum):
+    on_demand = "on_demand"
+    spot = "spot"
+    owned = "owned"
+
+
+class StatisticName(StrEnum):
+    mean = "mean"
+    p50 = "p50"
+    p95 = "p95"
+    p99 = "p99"
+
+
+class MethodName(StrEnum):
+    regressor = "regressor"
+    heuristic = "heuristic"
+
+
+def simulate(
+    model: Annotated[str, typer.Option(help="Repo id, path of a config.json, or a registered model with --cluster.")],
+    devices: Annotated[
+        list[str] | None, typer.Option(help="DEVICE[:NODESxDEVICES][@USD per device and hour]; repeat, or use commas.")
+    ] = None,
+    cluster: Annotated[str | None, typer.Option(help="Ask the platform about this cluster instead.")] = None,
+    workload: Annotated[str | None, typer.Option(help="chat, rag, code_completion, agentic, batch, embedding.")] = None,
+    input_tokens: Annotated[int | None, typer.Option(min=1, help="Mean input tokens of a request.")] = None,
+    output_tokens: Annotated[int | None, typer.Option(min=0, help="Mean output tokens of a request.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Users that each wait for their answer.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second, instead of --concurrency.")] = None,
+    ttft: Annotated[float | None, typer.Option(help="Time to first token at most, ms.")] = None,
+    tps: Annotated[float | None, typer.Option(help="Tokens per second for each user at least.")] = None,
+    e2e: Annotated[float | None, typer.Option(help="Whole answer at most, ms.")] = None,
+    statistic: Annotated[StatisticName | None, typer.Option(help="What the limits hold for.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="vllm, sglang, trtllm; repeat. Default: all.")] = None,
+    purchase: Annotated[PurchaseName, typer.Option(help="Which price counts.")] = PurchaseName.on_demand,
+    quantised: Annotated[bool, typer.Option("--quantised", help="Also consider quantised weights.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Slices of devices (HAMi) instead of whole ones.")] = False,
+    expected: Annotated[bool, typer.Option("--expected", help="Judge by expected values, not upper bounds.")] = False,
+    method: Annotated[MethodName, typer.Option(help="Learned correction, or closed form.")] = MethodName.regressor,
+    top: Annotated[int, typer.Option(min=1, max=50, help="How many plans to list.")] = 5,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which plan meets the service levels, at what price?"""
+    asked = {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "concurrency": concurrency,
+        "rate_per_s": rate,
+    }
+    levels = {
+        "ttft_ms": ttft,
+        "tokens_per_second": tps,
+        "e2e_ms": e2e,
+        "statistic": statistic.value if statistic else None,
+    }
+    shape = _shape(workload, asked, levels)
+    options = {
+        "purchase": purchase.value,
+        "quantisation": "allowed" if quantised else "as_shipped",
+        "mode": "shared" if shared else "dedicated",
+        "confidence": "expected" if expected else "upper",
+        "method": method.value,
+        "max_plans": top,
+        **({"engines": engine} if engine else {}),
+    }
+    if cluster:
+        return _on_platform(model, cluster, project, {**shape, **options}, as_json)
+    if not devices:
+        raise CliError("Say on what to run: --devices, or --cluster for a registered one.", _EXAMPLE)
+    request = _request({"model": _model(model), "device_groups": _groups(devices), **shape, **options})
+    _offline(request, as_json)
+
+
+def _shape(workload: str | None, asked: dict[str, Any], levels: dict[str, Any]) -> dict[str, Any]:
+    """Workload and service levels: those of the named class, each overridden by what was given."""
+    from foundry_sim.errors import SimulatorError
+    from foundry_sim.workloads import workload_class
+
+    base: dict[str, Any] = {"input_tokens": 1024, "output_tokens": 256, "concurrency": 32}
+    limits: dict[str, Any] = {"statistic": "mean"}
+    if workload:
+        try:
+            kind = workload_class(workload)
+        except SimulatorError as error:
+            raise CliError(f"{str(error)[0].upper()}{str(error)[1:]}.") from None
+        base = {name: getattr(kind, name) for name in base}
+        limits = {name: getattr(kind, name) for name in ("ttft_ms", "tokens_per_second", "e2e_ms")}
+        limits["statistic"] = "p95"
+    given = {name: value for name, value in asked.items() if value is not None}
+    if "rate_per_s" in given and "concurrency" not in given:
+        base.pop("concurrency")
+    return {
+        "workload": {**base, **given},
+        "service_levels": {**limits, **{name: value for name, value in levels.items() if value is not None}},
+    }
+
+
+def _groups(devices: list[str]) -> list["DeviceGroup"]:
+    """``h100_sxm:2x8@3.50``: device, nodes × devices per node, price in USD; the latter two have defaults."""
+    from foundry_sim.devices import device
+    from foundry_sim.errors import SimulatorError
+    from foundry_sim.plans import DeviceGroup
+
+    found: list[DeviceGroup] = []
+    for item in [part.strip() for text in devices for part in text.split(",") if part.strip()]:
+        body, _, price = item.partition("@")
+        name, _, size = body.partition(":")
+        try:
+            known = device(name)
+            nodes, _, each = size.lower().partition("x")
+            found.append(
+                DeviceGroup(
+                    name=_unused(name, found),
+                    device=known.name,
+                    nodes=int(nodes or 1),
+                    devices_per_node=int(each or known.devices_per_node),
+                    price_nanos_per_hour=round(float(price) * 1e9) if price else None,
+                )
+            )
+        except SimulatorError as error:
+            raise CliError(f"{str(error)[0].upper()}{str(error)[1:]}.", _EXAMPLE) from None
+        except (ValueError, OverflowError):
+            raise CliError(f"'{item[:60]}' is not DEVICE[:NODESxDEVICES][@USD].", _EXAMPLE) from None
+    return found
+
+
+def _unused(name: str, found: list["DeviceGroup"]) -> str:
+    taken = {group.name for group in found}
+    return name if name not in taken else f"{name}-{len(found) + 1}"
+
+
+def _model(model: str) -> str | dict[str, Any]:
+    """A name stays a name; a file is read here, so that the request is complete in itself."""
+    path = Path(model)
+    try:
+        path = path / "config.json" if path.is_dir() else path
+        if path.suffix != ".json" or not path.is_file():
+            return model
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        raise CliError(f"{model[:200]} is not a readable config.json.") from None
+    if not isinstance(value, dict):
+        raise CliError(f"{model[:200]} does not hold a JSON object.")
+    value.setdefault("_name_or_path", path.parent.name or path.stem)
+    return value
+
+
+def _request(fields: dict[str, Any]) -> "SimulationRequest":
+    from foundry_sim.plans import SimulationRequest
+    from pydantic import ValidationError
+
+    try:
+        return SimulationRequest(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "request"
+        raise CliError(f"{where}: {first['msg']}.", "foundry simulate --help") from None
+
+
+def _offline(request: "SimulationRequest", as_json: bool) -> None:
+    from foundry_sim.errors import SimulatorError
+    from foundry_sim.search import simulate as search
+
+    try:
+        result = search(request)
+    except SimulatorError as error:
+        raise CliError(f"{str(error)[0].upper()}{str(error)[1:]}.", "foundry simulate --help") from None
+    from foundry_cli.output import show_json
+    from foundry_cli.simulation import show_result
+
+    if as_json:
+        show_json(result.model_dump(mode="json"))
+    else:
+        show_result(request, result)
+    if not result.feasible:
+        raise typer.Exit(1)
+
+
+def _on_platform(model: str, cluster: str, project: str | None, fields: dict[str, Any], as_json: bool) -> None:
+    """The same question asked of a registered cluster; the plans stay on the platform, ready to deploy."""
+    from foundry_cli import plans
+    from foundry_cli.client import Api
+    from foundry_cli.context import project_of
+    from foundry_cli.output import show_json
+
+    api = Api()
+    project_id = project_of(api, project)["id"]
+    chosen = api.get(f"/models/{api.find('/models', model, 'model', 'foundry models list')['id']}")
+    where = api.get(f"/clusters/{api.find('/clusters', cluster, 'cluster', 'foundry clusters list')['id']}")
+    request = {
+        "model": {"id": chosen["id"], "name": chosen["name"], "config": chosen["config"]},
+        "device_groups": plans.usable_groups(where),
+        **{name: fields[name] for name in ("workload", "service_levels", "purchase")},
+        **({"engines": fields["engines"]} if "engines" in fields else {}),
+    }
+    simulation, priced = plans.simulate(api, project_id, request, quiet=as_json)
+    if as_json:
+        return show_json({**simulation, "plans": priced})
+    plans.require_plans(simulation, priced)
+    plans.show_plans(priced[: fields["max_plans"]])

@@ -1,0 +1,164 @@
+"""How a simulation's answer looks in a terminal: headline, winner, Pareto plot, plans, what binds, launch command."""
+
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+from foundry_cli.output import WIDTH, console, show_table
+
+if TYPE_CHECKING:
+    from foundry_sim.plans import Plan, SimulationRequest, SimulationResult, Spread
+
+_PLOT_HEIGHT = 16
+_MARKERS = ("●", "▲", "■", "◆", "✚", "✖", "★", "◉")
+
+
+def show_result(request: "SimulationRequest", result: "SimulationResult") -> None:
+    """Everything about one answer, at most 100 columns wide."""
+    console.print(f"[bold]{result.headline}[/]", soft_wrap=False)
+    console.print(result.explanation)
+    best = result.plans[0] if result.plans else result.nearest.plan if result.nearest else None
+    if best:
+        console.print()
+        _show_winner(best, "Plan" if result.plans else "Nearest plan")
+    if len(result.pareto) > 1:
+        console.print()
+        _plot(result)
+    if result.plans:
+        console.print()
+        _show_plans(result.plans)
+    if len({(plan.device_group, plan.engine) for plan in result.comparison}) > 1:
+        console.print()
+        _show_comparison(result.comparison)
+    _show_way_out(result)
+    if best:
+        console.print("\n[bold]Launch[/]")
+        console.print(best.launch_command, highlight=False, markup=False)
+    _show_notes(request, result)
+
+
+def _show_winner(plan: "Plan", title: str) -> None:
+    predicted, memory = plan.predicted, plan.memory
+    gib = 2**30
+    used = (memory.usable_bytes - memory.free_kv_bytes) / gib
+    rows = [
+        (title, f"{plan.replicas} × ({_layout(plan)}) on {plan.device_group} = {plan.devices} devices"),
+        ("Engine", f"{plan.engine}, {plan.precision.label}. {plan.precision.quality_note}"),
+        ("TTFT", _spread(predicted.ttft_ms)),
+        ("TPOT", f"{_spread(predicted.tpot_ms)} → {predicted.tokens_per_s_per_user:.0f} tokens/s per user"),
+        ("E2E", _spread(predicted.e2e_ms)),
+        ("Throughput", f"{predicted.output_tokens_per_s:,.0f} output tokens/s, {predicted.requests_per_s:,.2f} req/s"),
+        ("Memory", f"{used:.1f} of {memory.usable_bytes / gib:.1f} GiB per device before cache, "
+                   f"room for {predicted.max_concurrency:,} requests at once"),
+        ("Price", f"{_usd(plan.cost_nanos_per_hour)}/h, {_per_million(plan)} per 1M output tokens"),
+    ]  # fmt: skip
+    for name, text in rows:
+        console.print(f"  [bold]{name:<13}[/]{text}", soft_wrap=False)
+
+
+def _spread(spread: "Spread") -> str:
+    return (
+        f"{spread.mean:,.1f} ms mean ({spread.lo:,.0f}–{spread.hi:,.0f}), p95 {spread.p95:,.0f}, p99 {spread.p99:,.0f}"
+    )
+
+
+def _layout(plan: "Plan") -> str:
+    degrees = [f"{name.upper()}{getattr(plan, name)}" for name in ("tp", "pp", "ep", "dp") if getattr(plan, name) > 1]
+    share = f" {plan.device_share:.0%} of a device" if plan.device_share < 1 else ""
+    return (" ".join(degrees) or "TP1") + share
+
+
+def _usd(nanos: int) -> str:
+    return f"${nanos / 1e9:,.2f}"
+
+
+def _per_million(plan: "Plan") -> str:
+    nanos = plan.cost_nanos_per_million_output_tokens
+    return "–" if nanos is None else _usd(nanos)
+
+
+def _plot(result: "SimulationResult") -> None:
+    """Tokens/s per device against tokens/s per user: the front over everything that fits."""
+    import plotext
+
+    figure = plotext.figure
+    figure.clear()
+    figure.theme("colorless")
+    for group, marker in zip(sorted({point.device_group for point in result.pareto}), cycle(_MARKERS), strict=False):
+        points = [point for point in result.pareto if point.device_group == group]
+        signal = figure.signal(
+            [point.tokens_per_s_per_user for point in points],
+            [point.tokens_per_s_per_device for point in points],
+            marker=marker,
+        )
+        signal.label(group)
+        figure.draw(signal)
+    figure.title("Pareto front")
+    figure.label("tokens/s per user", "x")
+    figure.label("tokens/s per device", "y")
+    figure.plot_size(WIDTH - 4, _PLOT_HEIGHT)
+    for line in plotext.uncolorize(str(figure.build())).splitlines():
+        console.print(line.rstrip()[:WIDTH], highlight=False, markup=False)
+
+
+def _show_plans(plans: list["Plan"]) -> None:
+    columns = ("#", "DEVICES", "ENGINE", "LAYOUT", "TTFT", "p95", "TPOT", "tok/s", "$/hour", "$/1M")
+    rows = (
+        (
+            number,
+            f"{plan.devices} {plan.device_group}",
+            f"{plan.engine} {plan.precision.label}",
+            f"{plan.replicas}×{_layout(plan)}",
+            f"{plan.predicted.ttft_ms.mean:,.0f}",
+            f"{plan.predicted.ttft_ms.p95:,.0f}",
+            f"{plan.predicted.tpot_ms.mean:.1f}",
+            f"{plan.predicted.output_tokens_per_s:,.0f}",
+            _usd(plan.cost_nanos_per_hour),
+            _per_million(plan),
+        )
+        for number, plan in enumerate(plans, 1)
+    )
+    show_table(columns, rows, "No plan meets the service levels.")
+
+
+def _show_comparison(plans: list["Plan"]) -> None:
+    """The best of each device group and engine, met or not."""
+    columns = ("GROUP", "ENGINE", "LAYOUT", "MEETS", "TTFT", "TPOT", "tok/s/device", "$/hour")
+    rows = (
+        (
+            plan.device_group,
+            plan.engine,
+            f"{plan.replicas}×{_layout(plan)}",
+            "yes" if plan.meets_service_levels else f"no: {', '.join(plan.missed)}",
+            f"{plan.predicted.ttft_ms.mean:,.0f}",
+            f"{plan.predicted.tpot_ms.mean:.1f}",
+            f"{plan.predicted.tokens_per_s_per_device:,.0f}",
+            _usd(plan.cost_nanos_per_hour),
+        )
+        for plan in plans
+    )
+    show_table(columns, rows, "")
+
+
+def _show_way_out(result: "SimulationResult") -> None:
+    if result.nearest:
+        levels = result.nearest.service_levels.model_dump(exclude_none=True, exclude={"statistic"})
+        statistic = result.nearest.service_levels.statistic
+        met = ", ".join(f"{name} {value:,g}" for name, value in levels.items()) or "none"
+        console.print(f"\nNearest service levels that this hardware meets ({statistic}): {met}")
+    for found in result.hardware:
+        plan = found.plan
+        console.print(
+            f"Would meet it: {found.nodes} × {found.devices_per_node} {found.device}, "
+            f"{plan.replicas} × ({_layout(plan)}) {plan.engine}, {_usd(plan.cost_nanos_per_hour)}/h"
+        )
+
+
+def _show_notes(request: "SimulationRequest", result: "SimulationResult") -> None:
+    console.print()
+    for warning in result.warnings:
+        console.print(f"[dim]{warning}[/]")
+    judged = "the upper end of the 90 % interval" if request.confidence == "upper" else "expected values"
+    console.print(
+        f"[dim]{result.considered:,} configurations judged by {judged} in {result.elapsed_ms:,.0f} ms, "
+        f"{result.feasible_count:,} meet the service levels.[/]"
+    )
