@@ -11,6 +11,7 @@ from foundry_sim.physics import Shape
 from foundry_sim.requests import Case
 from foundry_sim.steady import KINDS, Traffic
 from foundry_sim.terms import Array, Terms, stack, take, terms
+from foundry_sim.versions import software_days
 
 # What engines run with when nobody says otherwise: vLLM's server default, SGLang's limit by memory, TensorRT-LLM's.
 DEFAULT_SEQUENCES = {"vllm": 1024, "trtllm": 2048, "sglang": 2048}
@@ -38,10 +39,11 @@ def frame(cases: Sequence[Case]) -> Frame:
     rows: list[Terms] = []
     index = []
     for c in cases:
-        key = (id(c.architecture), c.device.name, c.engine, c.precision)
+        days = software_days(c.engine, c.request.engine_version, c.request.date)
+        key = (id(c.architecture), c.device.name, c.engine, c.precision, days)
         if key not in unique:
             unique[key] = len(rows)
-            rows.append(terms(c.architecture, c.device, c.engine, c.precision))
+            rows.append(terms(c.architecture, c.device, c.engine, c.precision, days))
         index.append(unique[key])
     budgets = tuple(budget_of(c) for c in cases)
     shape = Shape.of(*(np.array([getattr(c, n) for c in cases], float) for n in ("tp", "pp", "ep", "dp")))
@@ -58,6 +60,11 @@ def frame(cases: Sequence[Case]) -> Frame:
 def max_sequences(c: Case) -> int:
     """Sequences one attention rank may run at once."""
     return c.request.max_num_seqs or DEFAULT_SEQUENCES.get(c.engine, 1024)
+
+
+def reserved_share(engine: str) -> float:
+    """TensorRT-LLM admits only what it can finish; the others admit optimistically and preempt."""
+    return 1.0 if engine == "trtllm" else 0.55
 
 
 def drafting(c: Case) -> tuple[float, float]:
@@ -121,4 +128,5 @@ def _traffic(cases: Sequence[Case], budgets: Sequence[MemoryBudget]) -> Traffic:
         chunk_tokens=column([float(c.request.chunk_tokens or DEFAULT_CHUNK) for c in cases]),
         drafted=column([d for d, _ in drafts]),
         accepted=column([a for _, a in drafts]),
+        reserved=column([reserved_share(c.engine) for c in cases]),
     )

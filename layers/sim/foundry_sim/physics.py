@@ -18,6 +18,7 @@ from foundry_sim.architecture import Architecture
 from foundry_sim.devices import Device
 from foundry_sim.precision import Precision
 from foundry_sim.terms import Array, Terms, terms
+from foundry_sim.versions import software_days
 
 _COLLECTIVE_BYTES = 2.0  # activations travel in 16 bit
 _ACTIVATION_TOUCHES = 12.0  # times a hidden vector crosses memory in a layer (norms, residuals, rotary, activation)
@@ -67,6 +68,22 @@ class Work:
     tokens_per_sequence: Array  # > 1 when draft tokens are verified
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Seconds of a step by kind of work."""
+
+    dense: Array
+    head: Array
+    experts: Array
+    attention: Array
+    collectives: Array
+    fixed: Array
+
+    @property
+    def total(self) -> Array:
+        return self.dense + self.head + self.experts + self.attention + self.collectives + self.fixed
+
+
 _NONE = np.asarray(0.0)
 _ONE = np.asarray(1.0)
 
@@ -79,7 +96,8 @@ class StepModel:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.terms = terms(setup.architecture, setup.device, setup.engine, setup.precision)
+        days = software_days(setup.engine, setup.engine_version, setup.date)
+        self.terms = terms(setup.architecture, setup.device, setup.engine, setup.precision, days)
         self.shape = Shape.of(setup.tp, setup.pp, setup.ep, setup.dp)
 
     def prefill_ms(self, new_tokens: ArrayLike, context_tokens: ArrayLike = 0) -> Array:
@@ -105,11 +123,16 @@ def prefill_s(t: Terms, shape: Shape, new_tokens: Array, cached_tokens: Array) -
     return rank_step_s(t, shape, work, busy_ranks=_ONE)
 
 
-def decode_s(t: Terms, shape: Shape, batch: Array, context: Array, tokens_per_sequence: Array = _ONE) -> Array:
-    """Seconds between two tokens of a sequence; PP cuts the batch into as many micro-batches as stages."""
+def decode_parts(t: Terms, shape: Shape, batch: Array, context: Array, tokens_per_sequence: Array = _ONE) -> Parts:
+    """The time between two tokens of a sequence; PP cuts the batch into as many micro-batches as stages."""
     per_rank = np.maximum(batch / shape.dp / shape.pp, np.minimum(1.0, batch))
     busy = np.minimum(shape.dp, np.maximum(batch, 1.0))
-    return rank_step_s(t, shape, Work(_NONE, _NONE, per_rank, context, tokens_per_sequence), busy)
+    return rank_parts(t, shape, Work(_NONE, _NONE, per_rank, context, tokens_per_sequence), busy)
+
+
+def decode_s(t: Terms, shape: Shape, batch: Array, context: Array, tokens_per_sequence: Array = _ONE) -> Array:
+    """Seconds between two tokens of a sequence."""
+    return decode_parts(t, shape, batch, context, tokens_per_sequence).total
 
 
 def step_s(t: Terms, shape: Shape, work: Work) -> Array:
@@ -119,18 +142,23 @@ def step_s(t: Terms, shape: Shape, work: Work) -> Array:
     return rank_step_s(t, shape, share, shape.dp)
 
 
-def rank_step_s(t: Terms, shape: Shape, work: Work, busy_ranks: Array) -> Array:
-    """Seconds of a step in which `busy_ranks` attention ranks each do `work`."""
+def rank_parts(t: Terms, shape: Shape, work: Work, busy_ranks: Array) -> Parts:
+    """A step in which `busy_ranks` attention ranks each do `work`, by kind of work."""
     decode = work.decode_batch * work.tokens_per_sequence
     tokens = work.prefill_tokens + decode
-    return (
-        dense_s(t, shape, tokens)
-        + head_s(t, shape, decode + np.minimum(work.prefill_tokens, 1.0))
-        + experts_s(t, shape, tokens * busy_ranks)
-        + attention_s(t, shape, work)
-        + collectives_s(t, shape, tokens)
-        + fixed_s(t, work.decode_batch)
+    return Parts(
+        dense_s(t, shape, tokens),
+        head_s(t, shape, decode + np.minimum(work.prefill_tokens, 1.0)),
+        experts_s(t, shape, tokens * busy_ranks),
+        attention_s(t, shape, work),
+        collectives_s(t, shape, tokens),
+        fixed_s(t, work.decode_batch),
     )
+
+
+def rank_step_s(t: Terms, shape: Shape, work: Work, busy_ranks: Array) -> Array:
+    """Seconds of that step."""
+    return rank_parts(t, shape, work, busy_ranks).total
 
 
 def smooth_max(a: Array, b: Array, power: Array) -> Array:
@@ -219,4 +247,6 @@ def _transfer_s(t: Terms, group: Array, payload: Array) -> Array:
 
 def fixed_s(t: Terms, sequences: Array) -> Array:
     """Launches and tails per layer, host work per step and per sequence."""
-    return np.asarray(t.layers * t.layer_s + t.moe_layers * t.moe_layer_s + t.step_s + sequences * t.sequence_s)
+    layers = t.layers * t.layer_s + t.moe_layers * t.moe_layer_s
+    mixers = t.latent_layers * t.latent_layer_s + t.recurrent_layers * t.recurrent_layer_s
+    return np.asarray(layers + mixers + t.step_s + sequences * t.sequence_s)

@@ -15,7 +15,7 @@ from foundry_sim.architecture import Architecture
 from foundry_sim.devices import Device
 from foundry_sim.errors import SimulatorError
 from foundry_sim.features import Facts, facts
-from foundry_sim.frame import DEFAULT_CHUNK, DEFAULT_SEQUENCES, Frame, budget_of, frame, max_sequences
+from foundry_sim.frame import DEFAULT_CHUNK, DEFAULT_SEQUENCES, Frame, budget_of, frame, max_sequences, reserved_share
 from foundry_sim.memory import MemoryBudget
 from foundry_sim.outcome import Outcome, Spreads, outcome
 from foundry_sim.physics import Shape
@@ -24,6 +24,7 @@ from foundry_sim.regressor import correction
 from foundry_sim.requests import Case, Load, PredictionRequest, case, engine_name
 from foundry_sim.steady import KINDS, Traffic, steady
 from foundry_sim.terms import Array, Terms, stack, terms
+from foundry_sim.versions import days as calendar_days
 from foundry_sim.versions import software_days
 
 __all__ = [
@@ -182,10 +183,18 @@ def predict_arrays(
     limit = DEFAULT_SEQUENCES.get(engine, 1024) * np.asarray(dp, float) if max_sequences is None else max_sequences
     given = (tp, pp, ep, dp, isl, osl, load, kv_tokens, limit, chunk_tokens, drafted, accepted)
     columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, float)) for v in given))
-    days = software_days(engine, engine_version, date)
-    base = stack([terms(architecture, device, engine, precision)])
+    age = software_days(engine, engine_version, date)
+    base = stack([terms(architecture, device, engine, precision, age)])
+    share = reserved_share(engine)
     parts = [
-        _block(base, [c[i : i + _BLOCK] for c in columns], KINDS[kind], facts(device, engine, days), method)
+        _block(
+            base,
+            [c[i : i + _BLOCK] for c in columns],
+            KINDS[kind],
+            facts(device, engine, age, calendar_days(date)),
+            share,
+            method,
+        )
         for i in range(0, len(columns[0]), _BLOCK)
     ]
     return _joined(parts)
@@ -194,10 +203,23 @@ def predict_arrays(
 _BLOCK = 8192  # rows at once: the columns stay in the processor's cache
 
 
-def _block(base: Terms, columns: Sequence[Array], kind: float, known: Facts, method: Method) -> ArrayPrediction:
+def _block(
+    base: Terms, columns: Sequence[Array], kind: float, known: Facts, reserved: float, method: Method
+) -> ArrayPrediction:
     tp, pp, ep, dp, isl, osl, load, kv, limit, chunk, drafted, accepted = columns
     count = len(tp)
-    x = Traffic(isl, osl, np.full(count, kind), load, np.maximum(kv, 1.0), limit, chunk, drafted, accepted)
+    x = Traffic(
+        isl,
+        osl,
+        np.full(count, kind),
+        load,
+        np.maximum(kv, 1.0),
+        limit,
+        chunk,
+        drafted,
+        accepted,
+        np.full(count, reserved),
+    )
     shape = Shape(tp, pp, ep, dp)
     with np.errstate(all="ignore"):
         state = steady(base, shape, x)

@@ -163,8 +163,9 @@ def _activations(weights: str, moe: str, shipped: Precision, d: Device) -> str:
 def _cache(engine: str, weights: str, shipped: Precision, d: Device) -> str:
     if shipped.kv not in {"bf16", "fp16"}:
         return shipped.kv
-    quantised = weights in {"fp8", "nvfp4", "mxfp4"}
-    return "fp8" if engine == "trtllm" and quantised and d.supports("fp8") else "bf16"
+    if weights not in {"fp8", "nvfp4", "mxfp4"} or not d.supports("fp8"):
+        return "bf16"
+    return "fp8" if engine == "trtllm" or (d.supports("nvfp4") and d.vendor == "nvidia") else "bf16"
 
 
 @lru_cache(maxsize=512)

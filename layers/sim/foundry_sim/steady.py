@@ -2,21 +2,20 @@
 
 Elementwise over rows. The key relation for a closed loop of b requests per attention rank: in the life of one request
 every other request is prefilled once, so its decode is stretched by (b-1) marginal prefills, and
-`tpot = decode / accepted + (b-1)·prefill / osl`, with no fixed point to iterate. An open loop finds its batch by
-Little's law.
+`tpot = decode / accepted + (b-1)·prefill / osl`, with no fixed point to iterate. To the degree that requests run in
+step (they all start at once, and equal lengths keep them together), half of that time moves into the first token.
+An open loop finds its batch by Little's law.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from foundry_sim.physics import Shape, Work, decode_s, rank_step_s
+from foundry_sim.physics import Parts, Shape, Work, decode_parts, decode_s, rank_step_s
 from foundry_sim.terms import Array, Terms
 
 CLOSED, OPEN, OFFLINE, STATIC = 0.0, 1.0, 2.0, 3.0
 KINDS = {"closed": CLOSED, "open": OPEN, "offline": OFFLINE, "static": STATIC}
-_LIFE_SHARE = 0.6  # of its output a running sequence holds in the cache, averaged over its life and admission
-_BURST_SHARE = 0.12  # of requests that meet the start burst: benchmarks send about ten waves
 _LITTLE_ROUNDS = 12
 _ZERO = np.asarray(0.0)
 
@@ -34,12 +33,14 @@ class Traffic:
     chunk_tokens: Array
     drafted: Array  # tokens verified per sequence and step (1 without speculation)
     accepted: Array  # tokens produced per sequence and step
+    reserved: Array  # share of its output for which a sequence holds cache: 1 when the engine never evicts
 
 
 @dataclass(frozen=True, slots=True)
 class Steady:
     """Seconds and counts; the parts of TTFT are kept apart because the regressor weighs them."""
 
+    parts: Parts  # of the decode step
     batch: Array  # sequences decoding at once, whole instance
     room: Array  # sequences that cache and limits admit
     decode_s: Array
@@ -57,7 +58,7 @@ class Steady:
 
 def steady(t: Terms, shape: Shape, x: Traffic) -> Steady:
     """The closed form for every row of traffic."""
-    room = np.maximum(np.minimum(x.max_sequences, x.kv_tokens / (x.isl + _LIFE_SHARE * x.osl)), 1.0)
+    room = np.maximum(np.minimum(x.max_sequences, x.kv_tokens / (x.isl + x.reserved * x.osl)), 1.0)
     wanted = np.where(x.kind == OPEN, 1.0, np.where(x.kind == OFFLINE, room, x.load))
     batch = np.minimum(wanted, room)
     if np.any(x.kind == OPEN):
@@ -95,16 +96,19 @@ def _alone_s(t: Terms, shape: Shape, x: Traffic) -> Array:
 
 def _outcome(t: Terms, shape: Shape, x: Traffic, room: Array, batch: Array) -> Steady:
     static = x.kind == STATIC
-    decode = decode_s(t, shape, batch, x.isl + x.osl / 2, x.drafted)
+    parts = decode_parts(t, shape, batch, x.isl + x.osl / 2, x.drafted)
+    decode = parts.total
     marginal = _marginal_s(t, shape, x, batch, decode)
     alone = _alone_s(t, shape, x)
     per_rank = batch / shape.dp
     others = np.where(static, 0.0, np.maximum(per_rank - np.where(x.kind == OFFLINE, 0.0, 1.0), 0.0)) / shape.pp
-    tpot = decode / x.accepted + others * marginal / np.maximum(x.osl, 1.0)
-    share = np.clip(others * marginal / np.maximum(x.osl * tpot, 1e-12), 0.0, 0.999)
+    synchrony = np.where(x.kind == CLOSED, t.burst, 0.0)
+    stretch = others * (1.0 - synchrony / 2) * marginal
+    tpot = decode / x.accepted + stretch / np.maximum(x.osl, 1.0)
+    share = np.clip(stretch / np.maximum(x.osl * tpot, 1e-12), 0.0, 0.999)
     burst = np.maximum(per_rank - 1.0, 0.0) / 2 * np.minimum(marginal, alone)
     queue = np.minimum(share / (1.0 - share) / 2 * marginal + decode / 2, np.maximum(burst, decode / 2))
-    first = alone + np.where(static, 2.0 * burst, queue + _BURST_SHARE * burst)
+    first = alone + np.where(static, 2.0 * burst, queue + t.burst * burst)
     first = first + np.where(static, 0.0, t.prefill_s)
     running = first + np.maximum(x.osl - 1.0, 0.0) * tpot
     wait = np.where(x.kind == CLOSED, np.maximum(x.load - batch, 0.0) / batch * running, 0.0)
@@ -112,7 +116,9 @@ def _outcome(t: Terms, shape: Shape, x: Traffic, room: Array, batch: Array) -> S
     rate = np.where(x.kind == OPEN, np.minimum(x.load, batch / running), batch / running)
     ttft = np.where(x.kind == OFFLINE, running, first + wait)
     rate = np.where(x.kind == OFFLINE, batch / (np.maximum(x.osl, 1.0) * tpot), rate)
-    return Steady(batch, room, decode, alone, marginal, share, burst, queue, wait, ttft, tpot, running + wait, rate)
+    return Steady(
+        parts, batch, room, decode, alone, marginal, share, burst, queue, wait, ttft, tpot, running + wait, rate
+    )
 
 
 def _overload_s(x: Traffic, batch: Array, room: Array, running: Array) -> Array:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from foundry_sim.architecture import Architecture, Layer, Mixer
 from foundry_sim.devices import Device
-from foundry_sim.efficiency import Efficiency, efficiency
+from foundry_sim.efficiency import Efficiency, efficiency, family, years_old
 from foundry_sim.precision import Precision, bytes_of, cache_bytes_of
 
 Array = NDArray[np.float64]
@@ -27,6 +27,8 @@ class Terms:
     """Per-row constants; 0-D arrays for one row, 1-D after `stack`. Parameters are counts over all layers."""
 
     layers: Array
+    latent_layers: Array  # layers with MLA
+    recurrent_layers: Array  # layers with linear attention or a state-space mixer
     hidden: Array
     attention_params: Array  # projections split over TP
     replicated_params: Array  # projections that every rank holds whole (MLA down-projections)
@@ -66,12 +68,15 @@ class Terms:
     half_tokens: Array  # rows of a GEMM at which half of its peak efficiency is reached
     layer_s: Array  # fixed time per layer: launches, norms, tails
     moe_layer_s: Array
+    latent_layer_s: Array
+    recurrent_layer_s: Array
     step_s: Array  # fixed time per step: scheduler, sampler, host
     sequence_s: Array  # host and sampling time per sequence in the step
     prefill_s: Array  # fixed time per prompt: tokeniser, queue hand-over, first-token path
     collective_s: Array  # latency of one small all-reduce
     collective_hop_s: Array  # the same per doubling of the group
     link_efficiency: Array
+    burst: Array  # share of the start burst in the mean TTFT
     overlap: Array  # exponent of the smooth maximum of memory and compute time
 
 
@@ -85,15 +90,14 @@ def matrix_flops(weights: str, activations: str, device: Device) -> float:
     )
 
 
-def terms(architecture: Architecture, device: Device, engine: str, precision: Precision) -> Terms:
-    """One row of terms. Sources: the config facts, the device table and the fitted efficiencies."""
-    eff = efficiency(device, engine)
-    values = (
-        _architecture_terms(architecture)
-        | _precision_terms(precision, device)
-        | _device_terms(device)
-        | _efficiency_terms(eff)
-    )
+def terms(
+    architecture: Architecture, device: Device, engine: str, precision: Precision, days: float | None = None
+) -> Terms:
+    """One row of terms, from the config facts, the device table and the fitted efficiencies. `days` is the age of
+    the software as `versions.software_days` counts it."""
+    eff = efficiency(family(device), device.vendor, engine, years_old(days))
+    values = _architecture_terms(architecture) | _precision_terms(precision, device) | _device_terms(device)
+    values |= efficiency_terms(eff, values["weight_bytes"], values["moe_bytes"])
     return Terms(**{name: np.asarray(value) for name, value in values.items()})
 
 
@@ -116,6 +120,8 @@ def _architecture_terms(a: Architecture) -> dict[str, float]:
     moe = [b.feed_forward for b, _ in a.groups if b.feed_forward.kind == "moe"]
     return {
         "layers": float(a.layers),
+        "latent_layers": total(lambda _: 1.0, lambda b: b.mixer.kind == "mla"),
+        "recurrent_layers": total(lambda _: 1.0, lambda b: b.mixer.kind in ("linear", "ssm")),
         "hidden": float(a.hidden),
         "attention_params": total(lambda b: b.mixer.projection_parameters - b.mixer.replicated_parameters),
         "replicated_params": total(lambda b: b.mixer.replicated_parameters),
@@ -178,22 +184,35 @@ def _device_terms(d: Device) -> dict[str, float]:
     }
 
 
-def _efficiency_terms(e: Efficiency) -> dict[str, float]:
+def efficiency_terms(e: Efficiency, weight_bytes: float, moe_bytes: float) -> dict[str, float]:
+    """The fitted constants as terms; narrow formats reach a smaller share of their higher peaks."""
+    linear, memory = _narrowed(e, weight_bytes)
+    moe, moe_memory = _narrowed(e, moe_bytes)
     return {
-        "memory_efficiency": e.memory,
+        "memory_efficiency": e.memory * memory,
         "kv_efficiency": e.kv,
-        "linear_efficiency": e.linear,
-        "moe_efficiency": e.moe,
-        "moe_memory_efficiency": e.moe_memory,
+        "linear_efficiency": e.linear * linear,
+        "moe_efficiency": e.moe * moe,
+        "moe_memory_efficiency": e.moe_memory * moe_memory,
         "attention_efficiency": e.attention,
         "half_tokens": e.half_tokens,
         "layer_s": e.layer_us * 1e-6,
         "moe_layer_s": e.moe_layer_us * 1e-6,
+        "latent_layer_s": e.latent_layer_us * 1e-6,
+        "recurrent_layer_s": e.recurrent_layer_us * 1e-6,
         "step_s": e.step_us * 1e-6,
         "sequence_s": e.sequence_us * 1e-6,
         "prefill_s": e.prefill_us * 1e-6,
         "collective_s": e.collective_us * 1e-6,
         "collective_hop_s": e.collective_hop_us * 1e-6,
         "link_efficiency": e.link,
+        "burst": e.burst,
         "overlap": e.overlap,
     }
+
+
+def _narrowed(e: Efficiency, width_bytes: float) -> tuple[float, float]:
+    """(factor on GEMM efficiency, factor on memory efficiency) of weights this wide."""
+    if width_bytes < 0.75:
+        return e.four_bit, e.four_bit_memory
+    return (e.eight_bit, 1.0) if width_bytes < 1.5 else (1.0, 1.0)

@@ -30,7 +30,7 @@ class Measurement:
     osl: float = 0.0
     kind: str = "closed"  # closed | open | offline | static
     load: float = 0.0  # concurrency, requests/s, or batch
-    spec: str = ""  # "", "unknown", "mtp"
+    spec: str = ""  # "" none; "mtp"; "unknown"; "mtp?" unknown, but the evidence says MTP
     max_num_seqs: int = 0
     ttft_ms_mean: float | None = None
     ttft_ms_p50: float | None = None

@@ -1,0 +1,83 @@
+"""`foundry sim train`: the shipped model files from the committed measurements, bit for bit.
+
+Order: the efficiency constants (least squares), the forests on what they leave, then interval scales and trust from the
+committed held-out errors (`foundry sim validate --refit` writes those).
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundry_sim.regressor import HEADS, MODELS, Head, save
+from foundry_sim.terms import Array
+from foundry_sim.train import heldout
+from foundry_sim.train.dataset import curve_weight, load
+from foundry_sim.train.fit_physics import PhysicsFit
+from foundry_sim.train.fit_residual import Prepared, mean_forest, regressor, scale_forest
+
+_COVERAGE = 0.90
+_TRUSTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def train(target: Path | None = None) -> Iterator[str]:
+    """Write efficiency.json and residual.npz into `target`; yields a line per step."""
+    folder = target or MODELS
+    folder.mkdir(parents=True, exist_ok=True)
+    clean = load(known_speculation=True)
+    yield f"{len(clean.rows)} measurements"
+    fitted = rounded(PhysicsFit(clean, np.ones(len(clean.rows), bool)).run())
+    (folder / "efficiency.json").write_text(json.dumps(fitted, indent=1, sort_keys=True) + "\n")
+    yield "efficiency.json: constants of the closed form"
+    asked = Prepared(load(known_speculation=False), fitted)
+    errors = heldout.read()
+    heads = {head: _head(asked, head, errors) for head in HEADS}
+    save(regressor(asked, heads), folder)
+    yield "residual.npz: corrections and intervals"
+
+
+def fitted_table(folder: Path = MODELS) -> dict[str, Any]:
+    """The shipped constants of the closed form."""
+    table: dict[str, Any] = json.loads((folder / "efficiency.json").read_text())
+    return table
+
+
+def rounded(table: dict[str, Any]) -> dict[str, Any]:
+    """Five digits: what shipped is what trained, and the file stays readable."""
+    return {k: rounded(v) if isinstance(v, dict) else float(f"{v:.5g}") for k, v in table.items()}
+
+
+def _head(p: Prepared, head: str, errors: dict[str, heldout.Heldout]) -> Head:
+    mean = mean_forest(p, head, np.ones(len(p.data.rows), bool))
+    near = errors["curve"].corrected[head]
+    seen = np.isfinite(near) & p.data.current
+    scale = scale_forest(p.features[seen], near[seen], curve_weight(p.data, head)[seen])
+    expected = np.exp(scale.predict(np.ascontiguousarray(p.features.T)))
+    trust, far = _shrunk(p, head, errors)
+    novel = max(_quantile(far, expected), _quantile(near, expected, p.data.current))
+    stretch = np.array([_quantile(near, expected, p.data.current), novel, 1.3 * novel, 1.6 * novel])
+    return Head(mean, scale, np.array([1.0, trust, trust, trust]), stretch)
+
+
+def _shrunk(p: Prepared, head: str, errors: dict[str, heldout.Heldout]) -> tuple[float, Array]:
+    """How much of the correction to keep on unseen models and devices, and the errors that leaves."""
+    candidates = []
+    for trust in _TRUSTS:
+        mixed = [
+            errors[s].physics[head] + trust * (errors[s].corrected[head] - errors[s].physics[head])
+            for s in ("model", "device")
+        ]
+        both = np.where(np.isfinite(mixed[0]), mixed[0], mixed[1])
+        both = np.where(p.data.current, both, np.nan)
+        candidates.append((float(np.nanmean(np.minimum(np.abs(both), 1.0))), trust, both))
+    _, trust, far = min(candidates, key=lambda c: c[0])
+    return trust, far
+
+
+def _quantile(error: Array, expected: Array, keep: NDArray[np.bool_] | None = None) -> float:
+    ratio = np.abs(error) / expected
+    usable = np.isfinite(ratio) if keep is None else np.isfinite(ratio) & keep
+    return float(np.quantile(ratio[usable], _COVERAGE))

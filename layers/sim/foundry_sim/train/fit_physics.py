@@ -1,0 +1,203 @@
+"""Fit the efficiency constants: one robust least-squares problem over all measurements, with priors.
+
+Every constant is prior × base × family × engine × age; the logarithms of the factors have normal priors around zero,
+so that what the data do not determine stays at the data sheet's prior. Levenberg-Marquardt on pseudo-Huber residuals.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundry_sim.efficiency import Efficiency, combine, family, years_old
+from foundry_sim.physics import Shape
+from foundry_sim.steady import Traffic, steady
+from foundry_sim.terms import Array, Terms, efficiency_terms, take
+from foundry_sim.train.dataset import HEADS, Dataset, curve_weight, model_value
+
+_FAMILY = (
+    *("memory", "kv", "linear", "moe", "moe_memory", "attention", "link", "layer_us", "moe_layer_us", "step_us"),
+    *("sequence_us", "prefill_us", "collective_us"),
+)
+_ENGINE = (
+    *("kv", "linear", "moe", "moe_memory", "attention", "layer_us", "moe_layer_us", "step_us", "sequence_us"),
+    *("prefill_us", "burst", "collective_us", "latent_layer_us"),
+)
+_SIGMA = {"base": 0.7, "family": 0.07, "engine": 0.08, "aging": 0.08}
+_ENGINES = ("vllm", "sglang", "trtllm")
+_PRIOR = 0.04  # weight of the priors against one measurement
+_ROBUST = 0.25  # log error beyond which a residual counts linearly
+_HEAD_WEIGHT = {"tpot": 1.0, "ttft": 0.4, "rate": 1.0}
+_STEP = 0.02
+
+Key = tuple[str, str, str]  # (level, group, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """The rows that one group of parameters touches."""
+
+    rows: NDArray[np.intp]
+    terms: Terms
+    shape: Shape
+    traffic: Traffic
+
+
+class PhysicsFit:
+    """The least-squares problem over a dataset; `keep` selects its training rows."""
+
+    def __init__(self, data: Dataset, keep: NDArray[np.bool_]) -> None:
+        measured = np.any([np.isfinite(data.targets[h]) for h in HEADS], axis=0)
+        index = np.flatnonzero(keep & measured)
+        self.data = data.take(index)
+        self.groups, self.member = _combos(self.data)
+        self.keys = list(_keys(self.groups))
+        self.points = [(h, np.flatnonzero(np.isfinite(self.data.targets[h]))) for h in HEADS]
+        self.target = np.concatenate([self.data.targets[h][i] for h, i in self.points])
+        self.weight = np.concatenate([_HEAD_WEIGHT[h] * curve_weight(self.data, h)[i] for h, i in self.points])
+        self.sigma = np.array([_SIGMA[level] for level, _, _ in self.keys])
+        self.slices = {group: self._slice(group) for group in {(k[0], k[1]) for k in self.keys}}
+
+    def run(self, rounds: int = 8, start: Array | None = None) -> dict[str, Any]:
+        """The fitted table, as efficiency.json holds it."""
+        theta = np.zeros(len(self.keys)) if start is None else start
+        value = self._values(theta)
+        cost, damping = self._cost(value, theta), 1e-2
+        for _ in range(rounds):
+            jacobian = self._jacobian(theta, value)
+            step = self._step(jacobian, value, theta, cost, damping)
+            if step is None:
+                break
+            theta, value, new_cost, damping = step
+            settled = (cost - new_cost) / cost < 1e-3
+            cost = new_cost
+            if settled:
+                break
+        self.theta = theta
+        return table(self.keys, theta)
+
+    def _step(
+        self, jacobian: Array, value: Array, theta: Array, cost: float, damping: float
+    ) -> tuple[Array, Array, float, float] | None:
+        residual = value - self.target
+        weight = self.weight / np.sqrt(1.0 + (residual / _ROBUST) ** 2)
+        normal = jacobian.T @ (jacobian * weight[:, None]) + np.diag(_PRIOR / self.sigma**2)
+        gradient = jacobian.T @ (weight * residual) + _PRIOR * theta / self.sigma**2
+        for _ in range(6):
+            move = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -gradient)
+            candidate = theta + np.clip(move, -0.7, 0.7)
+            found = self._values(candidate)
+            new_cost = self._cost(found, candidate)
+            if new_cost < cost:
+                return candidate, found, new_cost, max(damping / 5, 1e-5)
+            damping *= 5
+        return None
+
+    def _cost(self, value: Array, theta: Array) -> float:
+        residual = (value - self.target) / _ROBUST
+        loss = self.weight * _ROBUST**2 * (np.sqrt(1.0 + residual**2) - 1.0)
+        return float(2.0 * loss.sum() + _PRIOR * ((theta / self.sigma) ** 2).sum())
+
+    def _slice(self, group: tuple[str, str]) -> _Slice:
+        level, name = group
+        touched = np.array([_touches(level, name, g) for g in self.groups])
+        rows = np.flatnonzero(touched[self.member])
+        f = self.data.frame
+        return _Slice(rows, take(f.terms, rows), _take(f.shape, rows), _take(f.traffic, rows))
+
+    def _values(self, theta: Array, group: tuple[str, str] = ("base", "")) -> Array:
+        """Model values of all points; rows outside the group's slice are NaN."""
+        part = self.slices[group]
+        terms = self._terms(theta, part)
+        state = steady(terms, part.shape, part.traffic)
+        full = np.full((len(HEADS), len(self.data.rows)), np.nan)
+        rows = [self.data.rows[i] for i in part.rows]
+        for place, head in enumerate(HEADS):
+            full[place, part.rows] = model_value(head, state, rows)
+        return np.concatenate([full[place, index] for place, (_, index) in enumerate(self.points)])
+
+    def _terms(self, theta: Array, part: _Slice) -> Terms:
+        fitted = table(self.keys, theta)
+        member = self.member[part.rows]
+        columns: dict[str, Array] = {}
+        values = [efficiency_terms(_constants(fitted, g), g[4], g[5]) for g in self.groups]
+        for name in values[0]:
+            columns[name] = np.array([v[name] for v in values])[member]
+        return replace(part.terms, **columns)
+
+    def _jacobian(self, theta: Array, value: Array) -> Array:
+        columns = np.zeros((len(value), len(theta)))
+        for place, (level, group, _) in enumerate(self.keys):
+            moved = theta.copy()
+            moved[place] += _STEP
+            found = self._values(moved, (level, group))
+            columns[:, place] = np.where(np.isnan(found), 0.0, (found - value) / _STEP)
+        return columns
+
+
+def apply(fitted: Mapping[str, Any], data: Dataset) -> Terms:
+    """The dataset's terms under this table of constants."""
+    groups, member = _combos(data)
+    values = [efficiency_terms(_constants(fitted, g), g[4], g[5]) for g in groups]
+    columns = {name: np.array([v[name] for v in values])[member] for name in values[0]}
+    return replace(data.frame.terms, **columns)
+
+
+Group = tuple[str, str, str, float, float, float]  # family, vendor, engine, age, weight bytes, MoE bytes
+
+
+def _combos(data: Dataset) -> tuple[list[Group], NDArray[np.intp]]:
+    found: dict[Group, int] = {}
+    member = []
+    f = data.frame
+    for i, c in enumerate(f.cases):
+        age = years_old(float(f.context.days[i]))
+        group = (
+            family(c.device),
+            c.device.vendor,
+            c.engine,
+            age,
+            float(f.terms.weight_bytes[i]),
+            float(f.terms.moe_bytes[i]),
+        )
+        member.append(found.setdefault(group, len(found)))
+    return list(found), np.array(member, np.intp)
+
+
+def _touches(level: str, name: str, g: Group) -> bool:
+    return level == "base" or name == {"family": g[0], "engine": g[2], "aging": g[1]}[level]
+
+
+def _keys(groups: Sequence[Group]) -> Iterator[Key]:
+    yield from (("base", "", f.name) for f in fields(Efficiency))
+    for name in sorted({g[0] for g in groups}):
+        yield from (("family", name, constant) for constant in _FAMILY)
+    for name in sorted({g[2] for g in groups} & set(_ENGINES)):
+        yield from (("engine", name, constant) for constant in _ENGINE)
+    for name in ("amd", "nvidia"):
+        yield from (("aging", name, kind) for kind in ("fraction", "overhead"))
+
+
+def _constants(fitted: Mapping[str, Any], g: Group) -> Efficiency:
+    aging = fitted["aging"].get(g[1], {})
+    factors = [fitted["base"], fitted["families"].get(g[0], {}), fitted["engines"].get(g[2], {})]
+    return combine(factors, aging, g[3])
+
+
+def table(keys: Sequence[Key], theta: Array) -> dict[str, Any]:
+    """Parameters → the structure of efficiency.json; aging rates are logarithms per year, all others factors."""
+    found: dict[str, Any] = {"base": {}, "families": {}, "engines": {}, "aging": {}}
+    for (level, group, name), value in zip(keys, theta, strict=True):
+        factor = float(value) if level == "aging" else float(np.exp(value))
+        if level == "base":
+            found["base"][name] = factor
+        else:
+            plural = {"family": "families", "engine": "engines", "aging": "aging"}[level]
+            found[plural].setdefault(group, {})[name] = factor
+    return found
+
+
+def _take(columns: Any, rows: NDArray[np.intp]) -> Any:
+    return type(columns)(*(getattr(columns, f.name)[rows] for f in fields(columns)))

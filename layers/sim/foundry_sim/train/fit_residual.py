@@ -1,0 +1,80 @@
+"""Train the forests on what the physics leaves, and calibrate their intervals on left-out groups."""
+
+import json
+from typing import Any
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from foundry_sim.features import matrix
+from foundry_sim.regressor import HEADS, LIMIT, Head, Regressor, signature
+from foundry_sim.steady import Steady, steady
+from foundry_sim.terms import Array, Terms
+from foundry_sim.train.dataset import Dataset, curve_weight, model_value
+from foundry_sim.train.fit_physics import apply
+from foundry_sim.trees import Forest, complete
+
+DEPTH = {"tpot": 4, "ttft": 4, "rate": 4}
+ROUNDS = {"tpot": 200, "ttft": 200, "rate": 160}
+_MEAN = {
+    "eta": 0.06,
+    "subsample": 0.7,
+    "colsample_bytree": 0.5,
+    "min_child_weight": 2,
+    "reg_lambda": 2.0,
+    "objective": "reg:absoluteerror",
+}
+_SCALE = {"eta": 0.06, "subsample": 0.7, "colsample_bytree": 0.4, "min_child_weight": 5, "reg_lambda": 5.0}
+_SCALE_DEPTH, _SCALE_ROUNDS = 3, 40
+_COMMON = {"nthread": 1, "seed": 7, "tree_method": "hist", "verbosity": 0}
+
+
+class Prepared:
+    """A dataset under one physics table: features, closed-form state and log residuals by head."""
+
+    def __init__(self, data: Dataset, fitted: dict[str, Any]) -> None:
+        self.data = data
+        f = data.frame
+        self.terms: Terms = apply(fitted, data)
+        self.state: Steady = steady(self.terms, f.shape, f.traffic)
+        self.features: NDArray[np.float32] = matrix(self.terms, f.shape, f.traffic, self.state, f.context)
+        self.residual = {h: data.targets[h] - model_value(h, self.state, data.rows) for h in HEADS}
+
+    def usable(self, head: str) -> NDArray[np.bool_]:
+        return np.isfinite(self.residual[head])
+
+
+def mean_forest(p: Prepared, head: str, keep: NDArray[np.bool_]) -> Forest:
+    rows = keep & p.usable(head)
+    target = np.clip(p.residual[head][rows], -LIMIT, LIMIT)
+    return _boost(p.features[rows], target, curve_weight(p.data, head)[rows], _MEAN, DEPTH[head], ROUNDS[head])
+
+
+def scale_forest(features: NDArray[np.float32], error: Array, weight: Array) -> Forest:
+    """Predicts the log of the absolute error that held-out rows showed."""
+    target = np.log(np.abs(error) + 0.01)
+    return _boost(features, target, weight, _SCALE, _SCALE_DEPTH, _SCALE_ROUNDS)
+
+
+def known_facts(p: Prepared, keep: NDArray[np.bool_]) -> dict[str, frozenset[float]]:
+    current = keep & p.data.current
+    return {
+        "architectures": frozenset(signature(p.terms)[current].tolist()),
+        "devices": frozenset(p.terms.memory_bandwidth[current].tolist()),
+        "engines": frozenset(e for e in p.data.frame.context.engine[current].tolist() if e == e),
+    }
+
+
+def regressor(p: Prepared, heads: dict[str, Head]) -> Regressor:
+    return Regressor(heads, **known_facts(p, np.ones(len(p.data.rows), bool)))
+
+
+def _boost(
+    features: NDArray[np.float32], target: Array, weight: Array, settings: dict[str, Any], depth: int, rounds: int
+) -> Forest:
+    matrix_ = xgb.DMatrix(features, target, weight=weight)
+    booster = xgb.train({**settings, **_COMMON, "max_depth": depth}, matrix_, rounds)
+    base = json.loads(booster.save_config())["learner"]["learner_model_param"]["base_score"]
+    dumped = [json.loads(tree) for tree in booster.get_dump(dump_format="json")]
+    return complete(dumped, depth, float(str(base).strip("[]")))
