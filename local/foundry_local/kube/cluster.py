@@ -121,10 +121,10 @@ class SimulatedCluster:
         self._watches = Watches(self.store)
         tokens = token_check(lambda: [self.token, *self._service_tokens.values()])
         self.api = KubeApi(self.store, self.registry, self.writer, self.deleter, self._watches, tokens)
-        self._subresources = Subresources(
+        subresources = Subresources(
             self.store, self.writer, self.deleter, self.kubelet, self.services, self._issue_token
         )
-        self._subresources.install(self.api)
+        subresources.install(self.api)
         self._dirty = asyncio.Event()
         self.store.subscribe(self._on_change)
 
@@ -163,7 +163,6 @@ class SimulatedCluster:
         self._tasks = []
         self._watches.close()
         await self._server.stop()
-        await self._subresources.close()
         self.save()
         self.services.stop()
         await self.kubelet.stop()

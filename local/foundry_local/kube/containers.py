@@ -124,7 +124,7 @@ def architecture_of(store: Store, pod: Obj) -> str | dict[str, Any] | None:
         found: dict[str, Any] = json.loads(text)
     except ValueError:
         raise ConfigError(f"the architecture of pod {name_of(pod)} is not JSON") from None
-    return found
+    return found or None
 
 
 def missing_volumes(store: Store, pod: Obj) -> str | None:

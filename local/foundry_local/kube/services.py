@@ -23,6 +23,7 @@ from foundry_local.kube.types import (
     namespace_of,
     uid_of,
 )
+from foundry_local.twin import TwinServer
 
 logger = logging.getLogger(__name__)
 
@@ -59,16 +60,21 @@ class ServicePort:
                 continue
             await self._hand_over(connection)
 
+    def choose(self) -> TwinServer | None:
+        """The next ready engine in turn."""
+        ready = [worker.twin for worker, port in self.backends if worker.address(port) and worker.twin]
+        return ready[next(self._turn) % len(ready)] if ready else None
+
     async def _hand_over(self, connection: socket.socket) -> None:
-        ready = [(worker, port) for worker, port in self.backends if worker.address(port) and worker.twin]
-        if not ready:
+        twin = self.choose()
+        if twin is None:
             connection.close()
             return
-        worker, _ = ready[next(self._turn) % len(ready)]
         connection.setblocking(False)
+        # asyncio does this only for sockets whose protocol number says TCP, which accepted ones leave at zero.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            if worker.twin is not None:
-                await worker.twin.http.adopt(connection)
+            await twin.http.adopt(connection)
         except OSError:
             connection.close()
 
@@ -171,15 +177,13 @@ class Services:
         for key in [key for key in self._listeners if key not in alive]:
             self._listeners.pop(key).stop()
 
-    def backend(self, service: Obj, port: str) -> str | None:
-        """A URL for one request to a service port, by name or number; None where no pod is ready."""
+    def backend(self, service: Obj, port: str) -> TwinServer | None:
+        """The engine for one request to a service port, by name or number; None where no pod is ready."""
         entry = next(
             (p for p in service["spec"].get("ports") or [] if port in ("", p.get("name"), str(p["port"]))), None
         )
         listener = self._listeners.get((uid_of(service), str(entry.get("name") or entry["port"]))) if entry else None
-        if listener is None or not listener.backends:
-            return None
-        return f"http://127.0.0.1:{listener.port}"
+        return listener.choose() if listener else None
 
     def stop(self) -> None:
         for listener in self._listeners.values():

@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foundry_local.kube import errors
 from foundry_local.kube.api import KubeApi
@@ -20,7 +19,6 @@ from foundry_local.kube.store import Store
 from foundry_local.kube.types import Obj, dig, parse_time, set_condition
 from foundry_local.kube.writes import Writer, parse_document, patched
 
-_HOP_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "host", "authorization"})
 _TOKEN_LIFE_S = 3600
 
 
@@ -42,7 +40,6 @@ class Subresources:
         self.kubelet = kubelet
         self.services = services
         self._issue_token = issue_token
-        self._client = httpx.AsyncClient(timeout=httpx.Timeout(5.0, read=None), trust_env=False)
 
     def install(self, api: KubeApi) -> None:
         handlers = {
@@ -56,9 +53,6 @@ class Subresources:
         for plural in ("deployments", "replicasets", "statefulsets"):
             handlers[(plural, "scale")] = self.scale
         api.subresources |= handlers
-
-    async def close(self) -> None:
-        await self._client.aclose()
 
     async def log(self, request: Request, target: Target) -> Response:
         _only(request, "GET")
@@ -159,31 +153,25 @@ class Subresources:
         parts = target.name.split(":")
         name, port = (parts[1], parts[2]) if len(parts) == 3 else (parts[0], parts[1] if len(parts) > 1 else "")
         service = self.store.get(SERVICES, target.namespace, name)
-        url = self.services.backend(service, port)
-        if url is None:
+        twin = self.services.backend(service, port)
+        if twin is None:
             raise errors.unavailable(f'no endpoints available for service "{target.name}"')
-        return await self._forward(request, f"{url}/{target.rest}")
-
-    async def _forward(self, request: Request, url: str) -> Response:
-        headers = [(k, v) for k, v in request.headers.items() if k.lower() not in _HOP_HEADERS]
-        if request.url.query:
-            url = f"{url}?{request.url.query}"
-        outgoing = self._client.build_request(request.method, url, headers=headers, content=await read_body(request))
-        try:
-            answer = await self._client.send(outgoing, stream=True)
-        except httpx.HTTPError as problem:
-            raise errors.unavailable(f"error trying to reach service: {problem}") from problem
-        kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP_HEADERS}
-        return StreamingResponse(_relay(answer), answer.status_code, kept)
+        return Forward(twin.app, f"/{target.rest}")
 
 
-async def _relay(answer: httpx.Response) -> AsyncIterator[bytes]:
-    try:
-        with suppress(httpx.HTTPError):
-            async for chunk in answer.aiter_raw():
-                yield chunk
-    finally:
-        await answer.aclose()
+class Forward(Response):
+    """Hands the request to another application in this process, body and disconnects included."""
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        super().__init__()
+        self._app = app
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The bearer token is the cluster's, not the engine's: it ends here, as on a real API server.
+        headers = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
+        changed = {"path": self._path, "raw_path": self._path.encode(), "headers": headers}
+        await self._app({**scope, **changed}, receive, send)
 
 
 def _only(request: Request, method: str) -> None:

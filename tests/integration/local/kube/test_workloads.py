@@ -1,6 +1,7 @@
 """Deployments, pods, services and jobs from manifest to answering engine, and what goes wrong on the way."""
 
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -71,9 +72,7 @@ def test_from_manifest_to_answer(
         assert httpx.get(pod.metadata.annotations["foundry.dev/local-url"] + "/health").status_code == 200
     subset = eventually(lambda: core.read_namespaced_endpoints("llm", namespace).subsets)[0]
     assert len(subset.addresses) == 2 and subset.ports[0].port == 8000
-    url = eventually(lambda: core.read_namespaced_service("llm", namespace).metadata.annotations)[
-        "foundry.dev/local-url"
-    ]
+    url = eventually(lambda: local_url(core, namespace))
     body = {"model": "meta/llama", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
     response = httpx.post(url + "/v1/chat/completions", json=body)
     assert response.headers["x-foundry-source"] == "twin" and response.json()["usage"]["completion_tokens"] == 3
@@ -87,12 +86,16 @@ def test_a_service_balances_connections(
     apps.create_namespaced_deployment(namespace, deployment("llm", namespace, replicas=2))
     core.create_namespaced_service(namespace, service("llm", namespace))
     eventually(lambda: sum(is_ready(pod) for pod in pods()) == 2)
-    url = eventually(lambda: core.read_namespaced_service("llm", namespace).metadata.annotations)[
-        "foundry.dev/local-url"
-    ]
+    url = eventually(lambda: local_url(core, namespace))
     body = {"model": "meta/llama", "prompt": "x", "max_tokens": 1}
     for _ in range(6):
         assert httpx.post(url + "/v1/completions", json=body).status_code == 200
+    with httpx.Client() as kept:
+        kept.get(url + "/health")
+        connections = [item for worker in cluster.kubelet.workers.values() if worker.namespace == namespace
+                       and worker.twin for item in worker.twin.http._state.connections]  # fmt: skip
+        sockets = [item.transport.get_extra_info("socket") for item in connections]
+        assert sockets and all(item.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for item in sockets)
     counts = [worker.twin.engine.metrics.generation_tokens for worker in cluster.kubelet.workers.values()
               if worker.namespace == namespace and worker.twin]  # fmt: skip
     assert sorted(counts) == [3, 3]
@@ -268,7 +271,7 @@ def test_never_ready_by_annotation_and_progress_deadline(
     apps: client.AppsV1Api, namespace: str, deployment: Any, eventually: Any, pods: Any
 ) -> None:
     body = deployment(
-        "llm", namespace, annotations={"foundry.dev/fault": "never-ready"}, spec={"progressDeadlineSeconds": 60}
+        "llm", namespace, annotations={"foundry.dev/fault": "never-ready"}, spec={"progressDeadlineSeconds": 400}
     )
     apps.create_namespaced_deployment(namespace, body)
 

@@ -143,3 +143,21 @@ def test_buckets() -> None:
     histogram = Histogram((1.0, 2.0))
     histogram.observe(1.0)
     assert histogram.counts == [1, 0, 0], "the upper bound belongs to the bucket"
+
+
+class LateClock(VirtualClock):
+    """Wakes every sleeper a little late, as a busy process does."""
+
+    async def sleep_until(self, when: float) -> None:
+        await super().sleep_until(when + 0.0015)
+
+
+async def test_waking_late_does_not_add_up() -> None:
+    clock = LateClock()
+    engine = TwinEngine(model(lambda *_: 5.0), clock=clock, noise_sigma=0.0)
+    engine.start()
+    ticket = engine.submit(Sequence(10, 201))
+    await finish(clock, [ticket])
+    assert ticket.sequence.last_token == pytest.approx(201 * 5.0 / 1000)
+    assert clock.now() < 1.05
+    await engine.stop()
