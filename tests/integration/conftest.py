@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -14,6 +15,19 @@ from foundry_core.permissions import Level
 from foundry_core.principal import Principal, Role
 from foundry_core.settings import settings
 from moto import mock_aws
+from moto.dynamodb.responses import DynamoHandler
+
+# DynamoDB handles each request as a whole; moto, asked by several threads, does not.
+_alone = threading.RLock()
+_answer = DynamoHandler.call_action
+
+
+def _answer_alone(self: DynamoHandler) -> Any:
+    with _alone:
+        return _answer(self)
+
+
+DynamoHandler.call_action = _answer_alone  # type: ignore[method-assign]
 
 DOMAINS = ("app", "model", "cluster", "sim", "metrics", "runs")
 
