@@ -1,6 +1,7 @@
 """The state machines of the synthesized template on moto's engine, with task functions in this process.
 
-Nothing really waits: Wait states and retry delays are recorded instead. An execution has ended when `start` returns.
+Nothing really waits: Wait states are recorded, retry delays skipped. `start` returns when the execution has ended; what
+a function starts by itself runs in `finish`.
 """
 
 import io
@@ -82,6 +83,12 @@ class Machines:
     definitions: Mapping[str, Any]
     handler: Handler = lambda domain, payload: {}
     waits: list[float] = field(default_factory=list)
+    pending: list[ExecutionWorker] = field(default_factory=list)
+
+    def finish(self) -> None:
+        """Run what has been started, in this thread and to the end."""
+        while self.pending:
+            self.pending.pop(0)._execution_logic()
 
     def start(self, kind: str, run_id: str | None = None, attempt: int = 1, **more: Any) -> Execution:
         run_id = run_id or f"run-{next(_numbers)}"
@@ -90,6 +97,7 @@ class Machines:
         arn = client.start_execution(
             stateMachineArn=self.arns[kind], name=f"{run_id}-{attempt}", input=json.dumps(state)
         )["executionArn"]
+        self.finish()
         done = client.describe_execution(executionArn=arn)
         output = json.loads(done["output"]) if done.get("output") else None
         return Execution(done["status"], done.get("error"), done.get("cause"), output, arn)
@@ -102,7 +110,7 @@ def _machines(templates: dict[str, Any]) -> Iterator[Machines]:
         patch.setattr(LambdaFunction, "_invoke_lambda", _invoker(machines))
         patch.setattr(WaitFunction, "_wait_interval", lambda _, env, wait_seconds: machines.waits.append(wait_seconds))
         patch.setattr(retrier_decl, "time", SimpleNamespace(sleep=lambda seconds: None))
-        patch.setattr(ExecutionWorker, "start", ExecutionWorker._execution_logic)  # in this thread, to the end
+        patch.setattr(ExecutionWorker, "start", lambda worker: machines.pending.append(worker))
         patch.setattr(lambda_eval_utils, "boto_client_for", _one_client())
         patch.setattr(AmazonStateLanguageParser, "parse", staticmethod(cache(AmazonStateLanguageParser.parse)))
         yield machines
