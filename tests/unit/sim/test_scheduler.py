@@ -9,17 +9,8 @@ from foundry_sim.scheduler import Limits, Scheduler, StepTable, Workload, simula
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-MODEL = StepModel(
-    Setup(
-        resolve("meta-llama/Llama-3.1-8B"),
-        device("h100_sxm"),
-        "vllm",
-        None,
-        None,
-        Precision("fp8", "fp8", "bf16"),
-        tp=1,
-    )
-)
+PRECISION = Precision("fp8", "fp8", "bf16")
+MODEL = StepModel(Setup(resolve("meta-llama/Llama-3.1-8B"), device("h100_sxm"), "vllm", None, None, PRECISION))
 TABLE = StepTable(MODEL)
 
 

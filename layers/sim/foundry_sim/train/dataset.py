@@ -55,14 +55,18 @@ def load(known_speculation: bool) -> Dataset:
     return Dataset(tuple(rows), frame(cases), targets, weight, current)
 
 
-def model_value(head: str, state: Steady, rows: Sequence[Measurement]) -> Array:
-    """What the closed form says about the target of `head`, in the same unit."""
+def timed_whole(rows: Sequence[Measurement]) -> NDArray[np.bool_]:
+    """Static batches of which only the time from start to end is known."""
+    return np.array([m.kind == "static" and m.tpot_ms_mean is None for m in rows], np.bool_)
+
+
+def model_value(head: str, state: Steady, whole: NDArray[np.bool_]) -> Array:
+    """What the closed form says about the target of `head`, in the same unit; `whole` as `timed_whole` says."""
     if head == "ttft":
         return np.asarray(np.log(state.ttft_s))
     if head == "rate":
         return np.asarray(np.log(state.requests_per_s))
-    whole = np.array([m.kind == "static" and m.tpot_ms_mean is None for m in rows])
-    return np.where(whole, np.log(state.e2e_s), np.log(state.tpot_s))
+    return np.asarray(np.log(np.where(whole, state.e2e_s, state.tpot_s)))
 
 
 def curve_weight(data: Dataset, head: str, power: float = 0.3) -> Array:

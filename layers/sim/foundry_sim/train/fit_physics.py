@@ -15,7 +15,7 @@ from foundry_sim.efficiency import Efficiency, combine, family, years_old
 from foundry_sim.physics import Shape
 from foundry_sim.steady import Traffic, steady
 from foundry_sim.terms import Array, Terms, efficiency_terms, take
-from foundry_sim.train.dataset import HEADS, Dataset, curve_weight, model_value
+from foundry_sim.train.dataset import HEADS, Dataset, curve_weight, model_value, timed_whole
 
 _FAMILY = (
     *("memory", "kv", "linear", "moe", "moe_memory", "attention", "link", "layer_us", "moe_layer_us", "step_us"),
@@ -40,6 +40,9 @@ class _Slice:
     """The rows that one group of parameters touches."""
 
     rows: NDArray[np.intp]
+    groups: tuple["Group", ...]
+    member: NDArray[np.intp]
+    whole: NDArray[np.bool_]  # static batches timed from start to end
     terms: Terms
     shape: Shape
     traffic: Traffic
@@ -104,8 +107,11 @@ class PhysicsFit:
         level, name = group
         touched = np.array([_touches(level, name, g) for g in self.groups])
         rows = np.flatnonzero(touched[self.member])
+        present, member = np.unique(self.member[rows], return_inverse=True)
+        groups = tuple(self.groups[i] for i in present)
+        whole = timed_whole([self.data.rows[i] for i in rows])
         f = self.data.frame
-        return _Slice(rows, take(f.terms, rows), _take(f.shape, rows), _take(f.traffic, rows))
+        return _Slice(rows, groups, member, whole, take(f.terms, rows), _take(f.shape, rows), _take(f.traffic, rows))
 
     def _values(self, theta: Array, group: tuple[str, str] = ("base", "")) -> Array:
         """Model values of all points; rows outside the group's slice are NaN."""
@@ -113,19 +119,13 @@ class PhysicsFit:
         terms = self._terms(theta, part)
         state = steady(terms, part.shape, part.traffic)
         full = np.full((len(HEADS), len(self.data.rows)), np.nan)
-        rows = [self.data.rows[i] for i in part.rows]
         for place, head in enumerate(HEADS):
-            full[place, part.rows] = model_value(head, state, rows)
+            full[place, part.rows] = model_value(head, state, part.whole)
         return np.concatenate([full[place, index] for place, (_, index) in enumerate(self.points)])
 
     def _terms(self, theta: Array, part: _Slice) -> Terms:
         fitted = table(self.keys, theta)
-        member = self.member[part.rows]
-        columns: dict[str, Array] = {}
-        values = [efficiency_terms(_constants(fitted, g), g[4], g[5]) for g in self.groups]
-        for name in values[0]:
-            columns[name] = np.array([v[name] for v in values])[member]
-        return replace(part.terms, **columns)
+        return replace(part.terms, **_columns(fitted, part.groups, part.member))
 
     def _jacobian(self, theta: Array, value: Array) -> Array:
         columns = np.zeros((len(value), len(theta)))
@@ -140,9 +140,12 @@ class PhysicsFit:
 def apply(fitted: Mapping[str, Any], data: Dataset) -> Terms:
     """The dataset's terms under this table of constants."""
     groups, member = _combos(data)
+    return replace(data.frame.terms, **_columns(fitted, groups, member))
+
+
+def _columns(fitted: Mapping[str, Any], groups: Sequence["Group"], member: NDArray[np.intp]) -> dict[str, Array]:
     values = [efficiency_terms(_constants(fitted, g), g[4], g[5]) for g in groups]
-    columns = {name: np.array([v[name] for v in values])[member] for name in values[0]}
-    return replace(data.frame.terms, **columns)
+    return {name: np.array([v[name] for v in values])[member] for name in values[0]}
 
 
 Group = tuple[str, str, str, float, float, float]  # family, vendor, engine, age, weight bytes, MoE bytes

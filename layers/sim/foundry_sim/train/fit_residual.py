@@ -11,7 +11,7 @@ from foundry_sim.features import matrix
 from foundry_sim.regressor import HEADS, LIMIT, Head, Regressor, signature
 from foundry_sim.steady import Steady, steady
 from foundry_sim.terms import Array, Terms
-from foundry_sim.train.dataset import Dataset, curve_weight, model_value
+from foundry_sim.train.dataset import Dataset, curve_weight, model_value, timed_whole
 from foundry_sim.train.fit_physics import apply
 from foundry_sim.trees import Forest, complete
 
@@ -39,7 +39,8 @@ class Prepared:
         self.terms: Terms = apply(fitted, data)
         self.state: Steady = steady(self.terms, f.shape, f.traffic)
         self.features: NDArray[np.float32] = matrix(self.terms, f.shape, f.traffic, self.state, f.context)
-        self.residual = {h: data.targets[h] - model_value(h, self.state, data.rows) for h in HEADS}
+        whole = timed_whole(data.rows)
+        self.residual = {h: data.targets[h] - model_value(h, self.state, whole) for h in HEADS}
 
     def usable(self, head: str) -> NDArray[np.bool_]:
         return np.isfinite(self.residual[head])

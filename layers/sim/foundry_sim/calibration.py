@@ -1,0 +1,161 @@
+"""A user's own measurements tighten the predictions of that deployment and of its neighbours.
+
+Each point says by which factor a prediction was off. A prediction nearby takes the weighted mean of those factors,
+shrunk to no correction where points are few or far (a Gaussian-process posterior mean with a diagonal prior), and its
+interval narrows by the same weight. Points are data in numbered versions: adding makes a new version, reverting goes
+back to an old one, and nothing is fitted into the shipped models.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import exp, inf, log, sqrt
+from typing import Any
+
+from foundry_sim.errors import ConfigurationError
+from foundry_sim.predict import Method, Prediction, PredictionRequest, Spread, predict
+from foundry_sim.requests import parse
+
+SCHEMA_VERSION = 1
+_PRIOR_WEIGHT = 0.5  # a point as near as can be takes two thirds of the correction
+_NOISE = 0.05  # log spread of repeated measurements
+_MAX_POINTS = 10_000
+# Distances at which a point counts e^-1/2: factors of concurrency and of lengths; steps of TP; other software.
+_SCALES = {"load": log(4.0), "isl": log(4.0), "osl": log(4.0), "tp": 1.0}
+_OTHER = {"engine_version": 0.5, "precision": 1.5, "engine": 2.5, "device": inf, "model": inf, "kind": inf}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One measurement beside what was predicted for it, both means in ms; None where not measured."""
+
+    row: dict[str, Any]  # the request, as `foundry sim predict` takes it
+    ttft_ms: float | None
+    tpot_ms: float | None
+    predicted_ttft_ms: float
+    predicted_tpot_ms: float
+
+    def error(self, head: str) -> float | None:
+        """log(measured / predicted)."""
+        measured = getattr(self, f"{head}_ms")
+        return None if measured is None else log(measured / getattr(self, f"predicted_{head}_ms"))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The points in force; `history[n]` holds the points of version n, so that any can be restored."""
+
+    points: tuple[Point, ...] = ()
+    version: int = 0
+    history: tuple[tuple[Point, ...], ...] = ((),)
+
+    def add(self, measured: Sequence[dict[str, Any]]) -> "Calibration":
+        """A new version with more points. Each is a request plus `measured: {"ttft_ms", "tpot_ms"}` (means, ms).
+        ConfigurationError when one cannot be read or predicted; then nothing changes."""
+        added = self.points + tuple(_point(m) for m in measured)
+        if len(added) > _MAX_POINTS:
+            raise ConfigurationError(f"a calibration holds at most {_MAX_POINTS:,} points")
+        return Calibration(added, len(self.history), (*self.history, added))
+
+    def revert(self, version: int) -> "Calibration":
+        """A new version that equals an old one."""
+        if not 0 <= version < len(self.history):
+            raise ConfigurationError(f"version {version} does not exist; the last is {len(self.history) - 1}")
+        points = self.history[version]
+        return Calibration(points, len(self.history), (*self.history, points))
+
+    def apply(self, request: PredictionRequest, prediction: Prediction) -> Prediction:
+        """The prediction, corrected and narrowed by the points near it."""
+        if prediction.error or prediction.ttft_ms is None or prediction.tpot_ms is None or not self.points:
+            return prediction
+        ttft = _corrected(prediction.ttft_ms, *self._nearby(request, "ttft"))
+        tpot = _corrected(prediction.tpot_ms, *self._nearby(request, "tpot"))
+        tail = max(request.osl - 1.0, 0.0)
+        e2e = Spread(*(getattr(ttft, n) + tail * getattr(tpot, n) for n in ("mean", "p50", "p95", "p99", "lo", "hi")))
+        before = prediction.ttft_ms.mean + tail * prediction.tpot_ms.mean
+        gain = 1.0 if request.load.kind == "open" else before / e2e.mean
+        rate, each = (None if v is None else v * gain for v in (prediction.output_tokens_per_s, prediction.per_gpu))
+        return replace(prediction, ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, output_tokens_per_s=rate, per_gpu=each)
+
+    def _nearby(self, request: PredictionRequest, head: str) -> tuple[float, float]:
+        """(log correction, share of the correction that the points carry)."""
+        total = weighted = 0.0
+        for point in self.points:
+            error = point.error(head)
+            if error is not None:
+                weight = exp(-0.5 * _distance(request, parse(point.row)) ** 2)
+                total, weighted = total + weight, weighted + weight * error
+        return weighted / (total + _PRIOR_WEIGHT), total / (total + _PRIOR_WEIGHT)
+
+    def to_json(self) -> str:
+        history = [[asdict(p) for p in points] for points in self.history]
+        return json.dumps({"schema_version": SCHEMA_VERSION, "version": self.version, "history": history})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Calibration":
+        """ConfigurationError when the text is not a calibration."""
+        try:
+            value = json.loads(text)
+            history = tuple(tuple(Point(**p) for p in points) for points in value["history"])
+            return cls(history[value["version"]], value["version"], history)
+        except (ValueError, TypeError, LookupError, RecursionError):
+            raise ConfigurationError("this is not a calibration; write it with Calibration.to_json") from None
+
+
+def predict_calibrated(
+    requests: Sequence[PredictionRequest], calibration: Calibration, method: Method = "regressor"
+) -> list[Prediction]:
+    """As `predict`, corrected by the calibration."""
+    return [calibration.apply(r, p) for r, p in zip(requests, predict(requests, method), strict=True)]
+
+
+def _point(measured: dict[str, Any]) -> Point:
+    values = measured.get("measured")
+    if not isinstance(values, dict):
+        raise ConfigurationError('a point needs measured: {"ttft_ms": …, "tpot_ms": …}')
+    row = {k: v for k, v in measured.items() if k != "measured"}
+    ttft, tpot = (_positive(values.get(n), n) for n in ("ttft_ms", "tpot_ms"))
+    if ttft is None and tpot is None:
+        raise ConfigurationError("a point needs ttft_ms or tpot_ms")
+    prediction = predict([parse(row)])[0]
+    if prediction.error or prediction.ttft_ms is None or prediction.tpot_ms is None:
+        raise ConfigurationError(f"a point cannot be predicted: {prediction.error}")
+    return Point(row, ttft, tpot, prediction.ttft_ms.mean, prediction.tpot_ms.mean)
+
+
+def _positive(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise ConfigurationError(f"measured.{name} must be a positive number of milliseconds")
+    return float(value)
+
+
+def _distance(a: PredictionRequest, b: PredictionRequest) -> float:
+    """Zero for the same configuration and load, infinite across models, devices and kinds of load."""
+    apart = sum((abs(log(x / y)) / _SCALES[name]) ** 2 for name, x, y in _numbers(a, b))
+    different = (
+        ("model", a.model != b.model),
+        ("device", a.device != b.device),
+        ("kind", a.load.kind != b.load.kind),
+        ("engine", a.engine != b.engine),
+        ("engine_version", a.engine_version != b.engine_version),
+        ("precision", dict(a.precision) != dict(b.precision) or bool(a.spec_decode) != bool(b.spec_decode)),
+    )
+    return sqrt(apart + sum(_OTHER[name] ** 2 for name, differs in different if differs))
+
+
+def _numbers(a: PredictionRequest, b: PredictionRequest) -> tuple[tuple[str, float, float], ...]:
+    load = (max(a.load.amount, 1e-3), max(b.load.amount, 1e-3))
+    devices = (float(a.tp * a.pp * a.dp), float(b.tp * b.pp * b.dp))
+    return (("load", *load), ("isl", a.isl, b.isl), ("osl", a.osl, b.osl), ("tp", *devices))
+
+
+def _corrected(spread: Spread, shift: float, share: float) -> Spread:
+    """Every statistic moves by the factor; the interval shrinks towards the noise of repeated measurement."""
+    factor = exp(shift)
+    low, high = (abs(log(bound / spread.mean)) for bound in (spread.lo, spread.hi))
+    low, high = (sqrt((1.0 - share) * width**2 + share * (2 * _NOISE) ** 2) for width in (low, high))
+    mean = spread.mean * factor
+    p50, p95, p99 = (value * factor for value in (spread.p50, spread.p95, spread.p99))
+    return Spread(mean, p50, p95, p99, mean * exp(-low), mean * exp(high))

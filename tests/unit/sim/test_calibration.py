@@ -1,0 +1,76 @@
+"""A user's points move predictions near them, not others, and can be taken back."""
+
+import json
+from typing import Any
+
+import pytest
+from foundry_sim.calibration import Calibration, predict_calibrated
+from foundry_sim.errors import ConfigurationError
+from foundry_sim.predict import predict
+from foundry_sim.requests import parse
+
+ROW: dict[str, Any] = {
+    "model": "meta-llama/Llama-3.1-8B",
+    "device": "h100_sxm",
+    "engine": "vllm",
+    "tp": 1,
+    "isl": 1000,
+    "osl": 500,
+    "load": {"kind": "closed", "concurrency": 16},
+}
+
+
+def tpot(row: dict[str, Any], calibration: Calibration | None = None) -> Any:
+    request = parse(row)
+    found = predict_calibrated([request], calibration)[0] if calibration else predict([request])[0]
+    assert found.tpot_ms is not None
+    return found.tpot_ms
+
+
+def slower(row: dict[str, Any], factor: float) -> dict[str, Any]:
+    return row | {"measured": {"tpot_ms": tpot(row).mean * factor, "ttft_ms": None}}
+
+
+def test_points_move_their_own_prediction_and_narrow_it() -> None:
+    calibrated = Calibration().add([slower(ROW, 1.5)] * 4)
+    before, after = tpot(ROW), tpot(ROW, calibrated)
+    assert 1.3 < after.mean / before.mean < 1.5
+    assert after.hi / after.lo < before.hi / before.lo
+    assert after.lo < after.mean < after.hi
+
+
+def test_neighbours_move_less_and_strangers_not_at_all() -> None:
+    calibrated = Calibration().add([slower(ROW, 1.5)])
+    near = ROW | {"load": {"kind": "closed", "concurrency": 64}}
+    own, neighbour = (tpot(r, calibrated).mean / tpot(r).mean for r in (ROW, near))
+    assert 1.0 < neighbour < own
+    for stranger in (ROW | {"device": "b200_sxm"}, ROW | {"model": "Qwen/Qwen3-8B"}):
+        assert tpot(stranger, calibrated).mean == pytest.approx(tpot(stranger).mean)
+
+
+def test_versions_can_be_taken_back_and_stored() -> None:
+    first = Calibration().add([slower(ROW, 1.5)])
+    second = first.add([slower(ROW, 0.5)])
+    back = second.revert(first.version)
+    assert (first.version, second.version, back.version) == (1, 2, 3)
+    assert tpot(ROW, back).mean == pytest.approx(tpot(ROW, first).mean)
+    assert second.revert(0).points == ()
+    assert Calibration.from_json(second.to_json()) == second
+    assert json.loads(second.to_json())["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{}, {"measured": {}}, {"measured": {"tpot_ms": -1}}, {"measured": {"tpot_ms": True}}, {"measured": 3}],
+)
+def test_bad_points_are_refused_whole(bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        Calibration().add([slower(ROW, 1.1), ROW | bad])
+
+
+def test_bad_versions_and_texts_are_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        Calibration().revert(7)
+    for text in ("", "[]", "{}", '{"history": [[{"x": 1}]], "version": 0}'):
+        with pytest.raises(ConfigurationError):
+            Calibration.from_json(text)

@@ -1,0 +1,180 @@
+"""The request's way: parsed, resolved, predicted; and every hostile line answered with one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from foundry_cli.sim import sim_app
+from foundry_sim.architecture import resolve
+from foundry_sim.devices import device
+from foundry_sim.errors import SimulatorError
+from foundry_sim.precision import Precision
+from foundry_sim.predict import Load, PredictionRequest, predict, predict_arrays
+from foundry_sim.predict_io import predict_lines
+from foundry_sim.requests import parse, undouble
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+ROW: dict[str, Any] = {
+    "id": "a",
+    "model": "meta-llama/Llama-3.1-70B",
+    "device": "h100_sxm",
+    "engine": "vllm",
+    "precision": {"weights": "fp8", "activations": None, "kv": None, "moe": None},
+    "tp": 4,
+    "pp": 1,
+    "ep": 1,
+    "dp": 1,
+    "isl": 921.6,
+    "osl": 921.6,
+    "load": {"kind": "closed", "concurrency": 16},
+    "spec_decode": None,
+}
+
+
+def one(**changes: Any) -> Any:
+    return predict([parse(ROW | changes)])[0]
+
+
+@pytest.mark.parametrize("method", ["regressor", "heuristic"])
+def test_prediction_is_ordered_and_bounded(method: Any) -> None:
+    p: Any = predict([parse(ROW)], method)[0]
+    assert p.error is None and p.fits and p.method == method
+    for spread in (p.ttft_ms, p.tpot_ms, p.e2e_ms):
+        assert spread is not None
+        assert 0 < spread.lo < spread.mean < spread.hi
+        assert spread.p50 <= spread.p95 <= spread.p99
+    assert p.per_gpu == pytest.approx(p.output_tokens_per_s / 4)
+
+
+def test_closed_loop_throughput_is_what_its_latencies_allow() -> None:
+    p = one()
+    assert p.output_tokens_per_s == pytest.approx(16 * 921.6 / (p.e2e_ms.mean / 1e3), rel=1e-6)
+
+
+def test_more_clients_wait_longer_and_get_more_out_of_the_engine() -> None:
+    few, many = one(load={"kind": "closed", "concurrency": 2}), one(load={"kind": "closed", "concurrency": 128})
+    assert many.tpot_ms.mean > few.tpot_ms.mean
+    assert many.output_tokens_per_s > few.output_tokens_per_s
+
+
+def test_what_does_not_fit_says_so() -> None:
+    p = one(tp=1, precision={"weights": "bf16"})
+    assert not p.fits and not p.in_domain
+    assert p.memory is not None and "GiB" in p.memory.reason
+
+
+@pytest.mark.parametrize("name", ["b300_sxm", "gb300", "rtx_pro_6000", "mi325x", "gaudi3", "l40s", "xeon_6767p"])
+@pytest.mark.parametrize(
+    "kind", [{"kind": "closed", "concurrency": 8}, {"kind": "open", "rate": 0.5}, {"kind": "offline"}]
+)
+def test_every_kind_of_device_and_load_is_covered(name: str, kind: dict[str, Any]) -> None:
+    p = one(model="meta-llama/Llama-3.1-8B", device=name, tp=1, load=kind, precision={"weights": "bf16"})
+    assert p.error is None and p.output_tokens_per_s > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"device": "abacus"}, "abacus"),
+        ({"model": "nobody/nothing"}, "nobody/nothing"),
+        ({"model": 7}, "model"),
+        ({"tp": 0}, "tp"),
+        ({"tp": 1.5}, "tp"),
+        ({"isl": -1}, "isl"),
+        ({"isl": float("nan")}, "isl"),
+        ({"osl": "many"}, "osl"),
+        ({"load": {"kind": "magic"}}, "load"),
+        ({"load": None}, "load"),
+        ({"precision": {"weights": "fp99"}}, "fp99"),
+        ({"precision": {"colour": "red"}}, "colour"),
+        ({"engine": 5}, "engine"),
+    ],
+)
+def test_a_wrong_field_is_named(changes: dict[str, Any], word: str) -> None:
+    line = json.dumps(ROW | changes).encode()
+    answer = next(iter(predict_lines([line])))
+    assert answer.error is not None and word in answer.error and "\n" not in answer.error
+    assert answer.id == "a"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(changes=st.dictionaries(st.sampled_from(sorted(ROW)), JSON, max_size=3))
+def test_no_line_aborts_the_batch(changes: dict[str, Any]) -> None:
+    lines = [json.dumps(ROW).encode(), json.dumps(ROW | changes).encode(), b"{", b"[" * 5000, json.dumps(ROW).encode()]
+    answers = list(predict_lines(lines))
+    assert len(answers) == 5
+    assert answers[0].error is None and answers[4].error is None
+    assert answers[2].error and answers[3].error
+    json.dumps([a.as_dict() for a in answers], allow_nan=False)
+
+
+def test_rows_do_not_influence_each_other() -> None:
+    other = parse(ROW | {"id": "b", "model": "deepseek-ai/DeepSeek-R1", "device": "b200_sxm", "tp": 8})
+    alone: Any = predict([parse(ROW)])[0]
+    together: Any = predict([other, parse(ROW)])[1]
+    assert together.tpot_ms.mean == pytest.approx(alone.tpot_ms.mean, rel=1e-9)
+
+
+def test_arrays_agree_with_requests() -> None:
+    request = parse(ROW | {"max_num_seqs": 256})
+    single = predict([request])[0]
+    assert single.memory is not None and single.tpot_ms is not None
+    found = predict_arrays(
+        resolve("meta-llama/Llama-3.1-70B"),
+        device("h100_sxm"),
+        Precision("fp8", "fp8", "bf16"),
+        tp=np.array([4, 4, 8]),
+        isl=921.6,
+        osl=921.6,
+        load=16,
+        kv_tokens=float(single.memory.kv_tokens),
+        max_sequences=256,
+    )
+    assert found.outcome.tpot_ms.mean[0] == pytest.approx(single.tpot_ms.mean, rel=1e-3)
+    assert found.outcome.tpot_ms.mean.shape == (3,)
+    assert found.outcome.tpot_ms.mean[2] < found.outcome.tpot_ms.mean[1]
+
+
+def test_parallel_sizes_that_sources_count_twice_are_undone() -> None:
+    b200 = device("b200_sxm")
+    assert undouble(64, 1, 8, b200) == (8, 1, 8)
+    assert undouble(1, 64, 8, b200) == (1, 8, 8)
+    assert undouble(4, 4, 16, b200) == (1, 4, 4)
+    assert undouble(8, 1, 8, b200) == (8, 1, 8)
+    assert undouble(2, 4, 8, b200) == (2, 4, 8)
+
+
+def test_the_command_writes_a_line_per_line(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps(ROW) + "\nnonsense\n\n")
+    result = CliRunner().invoke(sim_app, ["predict", "--input", str(source), "--output", str(target)])
+    assert result.exit_code == 0
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [r["id"] for r in rows] == ["a", ""]
+    assert set(rows[0]) >= {"id", "fits", "ttft_ms", "tpot_ms", "e2e_ms", "output_tokens_per_s", "per_gpu", "error"}
+    assert set(rows[0]["ttft_ms"]) == {"mean", "p50", "p95", "p99", "lo", "hi"}
+
+
+def test_the_command_explains_a_missing_file(tmp_path: Path) -> None:
+    result = CliRunner().invoke(sim_app, ["predict", "--input", "/no/file", "--output", str(tmp_path / "out.jsonl")])
+    assert result.exit_code == 1
+    assert "/no/file" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_library_requests_are_checked_too() -> None:
+    request = PredictionRequest("meta-llama/Llama-3.1-8B", "h100_sxm", 100, 100, Load("closed", 4), tp=-3)
+    assert predict([request])[0].error
+    with pytest.raises(SimulatorError):
+        parse([])
