@@ -1,6 +1,5 @@
-"""The write path: create, replace, patch and server-side apply, with admission, defaults, validation and ownership."""
+"""The write path: create, replace, patch and server-side apply, and who owns which field afterwards."""
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,21 +9,18 @@ from uuid import uuid4
 import yaml
 
 from foundry_local.kube import errors, managed
+from foundry_local.kube.admission import Admission, without_nulls
 from foundry_local.kube.defaults import apply_defaults
 from foundry_local.kube.patch import json_patch, merge_patch, strategic_merge
 from foundry_local.kube.resources import (
     CRDS,
-    NAMESPACES,
     SECRETS,
-    SERVICE_ACCOUNTS,
-    SERVICES,
     ResourceRegistry,
     ResourceType,
 )
 from foundry_local.kube.schema import MergeRules
 from foundry_local.kube.store import Store
-from foundry_local.kube.types import Obj, clone, dig, is_deleting, name_of, random_suffix
-from foundry_local.kube.validation import validate
+from foundry_local.kube.types import Obj, clone, is_deleting, name_of, random_suffix
 
 APPLY = "application/apply-patch+yaml"
 _KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName")
@@ -39,15 +35,6 @@ class WriteOptions:
     force: bool = False
     dry_run: bool = False
     subresource: str = ""
-
-
-def without_nulls(value: Any) -> Any:
-    """Drop null fields, as decoding into typed structures does."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [without_nulls(item) for item in value]
-    return value
 
 
 def parse_document(body: bytes) -> Any:
@@ -72,7 +59,7 @@ class Writer:
     def __init__(self, store: Store, registry: ResourceRegistry) -> None:
         self.store = store
         self.registry = registry
-        self._cluster_ips = itertools.count(10)
+        self.admission = Admission(store)
 
     def create(self, resource: ResourceType, namespace: str, body: Any, options: WriteOptions = WriteOptions()) -> Obj:
         """Store a new object.
@@ -80,7 +67,7 @@ class Writer:
         Raises:
             ApiError: 400, 403, 404 (namespace), 409, 422.
         """
-        obj = self._admit(resource, namespace, body)
+        obj = self.admission.admit(resource, namespace, body)
         metadata = obj["metadata"]
         if "name" not in metadata and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"] + random_suffix()
@@ -95,8 +82,8 @@ class Writer:
         metadata["uid"] = str(uuid4())
         if resource.has_status and resource.kind != "Node":
             obj.pop("status", None)
-        self._check_namespace(resource, namespace)
-        self._prepare(resource, obj)
+        self.admission.check_namespace(resource, namespace)
+        self.admission.prepare(resource, obj)
         if "spec" in obj:
             metadata["generation"] = 1
         if record:
@@ -109,73 +96,6 @@ class Writer:
         self._after(resource)
         return created
 
-    def _admit(self, resource: ResourceType, namespace: str, body: Any) -> Obj:
-        """The body as an object of this resource in this namespace."""
-        if not isinstance(body, dict):
-            raise errors.bad_request("the body of the request is not an object")
-        obj: Obj = without_nulls(body) if not resource.custom else clone(body)
-        obj.setdefault("apiVersion", resource.api_version)
-        obj.setdefault("kind", resource.kind)
-        if (obj["apiVersion"], obj["kind"]) != (resource.api_version, resource.kind):
-            raise errors.bad_request(
-                f"the API version in the data ({obj['apiVersion']}, {obj['kind']}) does not match "
-                f"the expected API version ({resource.api_version}, {resource.kind})"
-            )
-        metadata = obj.setdefault("metadata", {})
-        if not isinstance(metadata, dict):
-            raise errors.bad_request("metadata is not an object")
-        self._set_namespace(resource, namespace, metadata)
-        return obj
-
-    def _set_namespace(self, resource: ResourceType, namespace: str, metadata: Obj) -> None:
-        if not resource.namespaced:
-            metadata.pop("namespace", None)
-        elif metadata.setdefault("namespace", namespace) != namespace:
-            raise errors.bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
-
-    def _check_namespace(self, resource: ResourceType, namespace: str) -> None:
-        if not resource.namespaced:
-            return
-        found = self.store.peek(NAMESPACES, "", namespace)
-        if found is None:
-            raise errors.not_found(NAMESPACES, namespace)
-        if is_deleting(found):
-            why = f"unable to create new content in namespace {namespace} because it is being terminated"
-            raise errors.forbidden(resource, "", why)
-
-    def _prepare(self, resource: ResourceType, obj: Obj, old: Obj | None = None) -> None:
-        """Defaults, validation and what admission plug-ins do."""
-        try:
-            if not isinstance(obj.get("spec", {}), dict):
-                raise errors.bad_request("spec is not an object")
-            apply_defaults(resource, obj)
-            validate(resource, obj, old)
-        except (AttributeError, TypeError, KeyError, ValueError) as problem:
-            text = f"{resource.kind} in version {resource.version!r} cannot be handled as a {resource.kind}"
-            raise errors.bad_request(f"{text}: {problem}") from problem
-        if resource is SERVICES:
-            self._assign_cluster_ip(obj, old)
-        if resource.kind == "Pod" and old is None:
-            self._check_service_account(resource, obj)
-
-    def _assign_cluster_ip(self, service: Obj, old: Obj | None) -> None:
-        spec = service["spec"]
-        if "clusterIP" not in spec and spec["type"] != "ExternalName":
-            kept = dig(old, "spec", "clusterIP") if old else None
-            taken = {dig(item, "spec", "clusterIP") for item in self.store.select(SERVICES)}
-            free = (f"10.96.{number // 250}.{number % 250 + 1}" for number in self._cluster_ips)
-            spec["clusterIP"] = kept or next(address for address in free if address not in taken)
-        if "clusterIP" in spec:
-            spec["clusterIPs"] = [spec["clusterIP"]]
-
-    def _check_service_account(self, resource: ResourceType, pod: Obj) -> None:
-        namespace, account = pod["metadata"]["namespace"], pod["spec"]["serviceAccountName"]
-        if self.store.peek(SERVICE_ACCOUNTS, namespace, account) is None:
-            why = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
-            raise errors.forbidden(resource, name_of(pod), why)
-
     def replace(self, resource: ResourceType, namespace: str, name: str, body: Any, options: WriteOptions) -> Obj:
         """PUT: the whole object; with a resource version it must be the current one.
 
@@ -183,7 +103,7 @@ class Writer:
             ApiError: 400, 404, 409 stale, 422.
         """
         old = self.store.get(resource, namespace, name)
-        new = self._admit(resource, namespace, body)
+        new = self.admission.admit(resource, namespace, body)
         if new["metadata"].setdefault("name", name) != name:
             raise errors.bad_request("the name of the object does not match the name on the URL")
         return self.commit(resource, old, new, options)
@@ -207,7 +127,7 @@ class Writer:
             return self._apply(resource, namespace, name, document, options)
         old = self.store.get(resource, namespace, name)
         new = patched(resource, old, document, media_type)
-        new = self._admit(resource, namespace, new)
+        new = self.admission.admit(resource, namespace, new)
         if new["metadata"].get("name") != name:
             raise errors.invalid(resource, name, [("metadata.name", "Invalid value: field is immutable")])
         return self.commit(resource, old, new, options), False
@@ -219,7 +139,7 @@ class Writer:
             raise errors.bad_request(
                 "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required for apply patch"
             )
-        config = without_nulls(self._admit(resource, namespace, document))
+        config = without_nulls(self.admission.admit(resource, namespace, document))
         metadata = config["metadata"]
         if metadata.setdefault("name", name) != name:
             raise errors.bad_request("the name of the object does not match the name on the URL")
@@ -265,7 +185,7 @@ class Writer:
             if key in before:
                 metadata[key] = before[key]
         new = self._select_part(resource, old, new, options.subresource)
-        self._prepare(resource, new, old)
+        self.admission.prepare(resource, new, old)
         if new.get("spec") != old.get("spec") and "generation" in before:
             new["metadata"]["generation"] = before["generation"] + 1
         if not applied:
