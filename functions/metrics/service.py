@@ -16,14 +16,20 @@ def usage(
     project_id: str, from_ms: int | None, to_ms: int | None, by: GroupBy, limit: int, cursor: str | None
 ) -> UsagePage:
     """The last day unless told otherwise. ``Invalid`` for an empty or endless period."""
-    end_ms = -(-(to_ms if to_ms is not None else now_ms() + 1) // _HOUR_MS) * _HOUR_MS
-    from_ms, to_ms = period(from_ms if from_ms is None else from_ms // _HOUR_MS * _HOUR_MS, end_ms)
+    from_ms, to_ms = whole_hours(from_ms, to_ms)
     hours = {"project_id": project_id, "from_s": from_ms // 1000, "to_s": to_ms // 1000}
     offset = _offset(cursor)
     items = queries.groups(hours, by, offset, limit + 1)
     following = str(offset + limit) if len(items) > limit else None
     return UsagePage(from_ms=from_ms, to_ms=to_ms, group_by=by, total=queries.total(hours), items=items[:limit],
                      next_cursor=following)  # fmt: skip
+
+
+def whole_hours(from_ms: int | None, to_ms: int | None) -> tuple[int, int]:
+    """The period from the start of its first hour to the end of its last one."""
+    begin_ms = from_ms if from_ms is None else from_ms // _HOUR_MS * _HOUR_MS
+    end_ms = to_ms if to_ms is not None else now_ms() + 1
+    return period(begin_ms, -(-end_ms // _HOUR_MS) * _HOUR_MS)
 
 
 def period(from_ms: int | None, to_ms: int | None) -> tuple[int, int]:

@@ -134,6 +134,8 @@ _BY_STATUS: dict[int, Callable[[str], FoundryError]] = {404: NotFound, 401: Unau
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     known = _BY_STATUS.get(error.status_code)
+    if error.status_code == 400:  # FastAPI's word for a body that Python cannot parse
+        return problem_response(Invalid("The body is not JSON that can be read.").problem())
     if known:
         return problem_response(known(f"There is nothing at {request.method} {request.url.path}.").problem())
     code = str(error.detail).lower().replace(" ", "_")

@@ -1,6 +1,6 @@
 """Money is an integer number of nano-USD (10^-9 USD): no float ever holds a balance."""
 
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal, DecimalException
 
 NANOS_PER_USD = 1_000_000_000
 
@@ -9,7 +9,7 @@ def from_usd(amount: str | Decimal | int) -> int:
     """Nano-USD of a decimal amount; ``ValueError`` for anything that is not a finite number."""
     try:
         nanos = (Decimal(amount) * NANOS_PER_USD).to_integral_value(ROUND_HALF_EVEN)
-    except InvalidOperation as error:
+    except DecimalException as error:
         raise ValueError(f"not an amount of money: {amount!r}") from error
     if not nanos.is_finite():
         raise ValueError(f"not an amount of money: {amount!r}")
