@@ -7,6 +7,7 @@ platform that is being measured.
 import asyncio
 import json
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from foundry_cli.errors import CliError
 
 _ANSWER_LIMIT_S = 300
 _TAIL_BYTES = 2048
+Body = dict[str, Any]
 
 
 @dataclass
@@ -95,7 +97,7 @@ def _usage(tail: bytes) -> dict[str, int]:
     return {}
 
 
-def request_bytes(url: str, key: str, body: dict[str, Any]) -> bytes:
+def request_bytes(url: str, key: str, body: Body) -> bytes:
     content = json.dumps(body).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\nauthorization: Bearer {key}\r\n"
@@ -104,24 +106,24 @@ def request_bytes(url: str, key: str, body: dict[str, Any]) -> bytes:
     return head.encode() + content
 
 
-def run(url: str, key: str, body: dict[str, Any], concurrency: int, requests: int) -> LoadResult:
-    """Send ``requests`` streamed completions; ``CliError`` when not one of them was answered."""
-    result = asyncio.run(_run(url, request_bytes(url, key, body), concurrency, requests))
+def run(url: str, key: str, bodies: Sequence[Body], concurrency: int) -> LoadResult:
+    """Send one streamed completion per body; ``CliError`` when not one of them was answered."""
+    result = asyncio.run(_run(url, [request_bytes(url, key, body) for body in bodies], concurrency))
     if not result.answers:
         raise CliError(f"No request was answered: {result.failures[0] if result.failures else 'no reason given'}.")
     return result
 
 
-async def _run(url: str, request: bytes, concurrency: int, requests: int) -> LoadResult:
-    result, remaining, started = LoadResult(), iter(range(requests)), time.perf_counter()
-    await asyncio.gather(*(_user(url, request, remaining, result) for _ in range(concurrency)))
+async def _run(url: str, requests: list[bytes], concurrency: int) -> LoadResult:
+    result, remaining, started = LoadResult(), iter(requests), time.perf_counter()
+    await asyncio.gather(*(_user(url, remaining, result) for _ in range(concurrency)))
     result.wall_s = time.perf_counter() - started
     return result
 
 
-async def _user(url: str, request: bytes, remaining: Any, result: LoadResult) -> None:
+async def _user(url: str, remaining: Iterator[bytes], result: LoadResult) -> None:
     exchange: _Exchange | None = None
-    for _ in remaining:
+    for request in remaining:
         try:
             exchange = exchange or await _connect(url)
             result.answers.append(await exchange.ask(request))

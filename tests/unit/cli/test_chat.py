@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -24,16 +23,11 @@ STREAM = sse(
 
 
 @pytest.fixture
-def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[httpx.Response]]:
+def gateway(monkeypatch: pytest.MonkeyPatch) -> list[httpx.Response]:
     """Answers every request with the first response in the list."""
     answers: list[httpx.Response] = []
-    transport = httpx.MockTransport(
-        lambda _: httpx.Response(answers[0].status_code, stream=httpx.ByteStream(answers[0].content))
-    )
-    client, async_client = httpx.Client(transport=transport), httpx.AsyncClient
-    monkeypatch.setattr(chat.httpx, "stream", client.stream)
-    monkeypatch.setattr(load.httpx, "AsyncClient", lambda **options: async_client(**options, transport=transport))
-    yield answers
+    monkeypatch.setattr(chat.httpx, "stream", httpx.Client(transport=httpx.MockTransport(lambda _: answers[0])).stream)
+    return answers
 
 
 def test_a_stream_is_text_then_measurements(gateway: list[httpx.Response]) -> None:
@@ -58,14 +52,43 @@ def test_a_refusal_is_the_gateways_own_sentence(gateway: list[httpx.Response], b
         list(chat.stream("http://g", "k", chat.body_of("m", "hi", 5)))
 
 
-def test_a_load_counts_what_was_answered_and_what_was_not(gateway: list[httpx.Response]) -> None:
-    gateway.append(httpx.Response(200, content=STREAM))
-    result = asyncio.run(load._run("http://g", "k", {}, concurrency=3, requests=7))
-    assert len(result.answers) == 7 and {answer.output_tokens for answer in result.answers} == {2}
-    assert not result.failures and result.output_tokens_per_s > 0
+async def served(answer: bytes, bodies: list[dict[str, object]]) -> tuple[load.LoadResult, set[bytes]]:
+    """The result of a load on a server that gives every request the same bytes, and the requests it saw."""
+    seen: set[bytes] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            seen.add(await reader.readexactly(length))
+            writer.write(answer[:40])
+            await writer.drain()
+            writer.write(answer[40:])
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    requests = [load.request_bytes(f"http://127.0.0.1:{port}", "k", body) for body in bodies]
+    result = await load._run(f"http://127.0.0.1:{port}", requests, concurrency=3)
+    server.close()
+    return result, seen
 
 
-def test_a_load_without_an_answer_is_an_error(gateway: list[httpx.Response]) -> None:
-    gateway.append(httpx.Response(503))
-    with pytest.raises(CliError, match="status 503"):
-        load.run("http://g", "k", {}, concurrency=2, requests=2)
+def response(status: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_a_load_sends_each_body_once_and_counts_the_engines_tokens() -> None:
+    bodies: list[dict[str, object]] = [{"n": number} for number in range(7)]
+    result, seen = asyncio.run(served(response("200 OK", STREAM), bodies))
+    assert {json.loads(body)["n"] for body in seen} == set(range(7)) and not result.failures
+    assert {answer.output_tokens for answer in result.answers} == {2} and len(result.answers) == 7
+    assert result.output_tokens_per_s > 0 and all(0 < one.ttft_ms <= one.e2e_ms for one in result.answers)
+
+
+def test_a_load_counts_refusals() -> None:
+    result, _ = asyncio.run(served(response("503 Busy", b"{}"), [{}, {}]))
+    assert result.failures == ["status 503"] * 2 and not result.answers
+
+
+def test_a_load_without_an_answer_is_an_error() -> None:
+    with pytest.raises(CliError, match="No request was answered"):
+        load.run("http://127.0.0.1:9", "k", [{}], concurrency=1)
