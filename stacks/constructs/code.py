@@ -63,7 +63,6 @@ class _Local:
 def domain_code(domain: str) -> lambda_.Code:
     """`functions/<domain>` under the import path that its handlers have everywhere."""
     source = ROOT / "functions" / domain
-    source.mkdir(parents=True, exist_ok=True)
 
     def fill(output: Path) -> None:
         target = output / "functions" / domain
