@@ -169,6 +169,12 @@ class Endpoint(BaseModel):
     created_at_ms: int
 
 
+class EndpointChange(Request):
+    """Fields that are given are replaced; within ``limits`` too, null lifts a limit."""
+
+    limits: Limits | None = None
+
+
 class Backend(BaseModel):
     """One place that answers for an endpoint; several of the same deployment share its id as a prefix."""
 

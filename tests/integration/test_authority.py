@@ -52,6 +52,7 @@ TABLE: dict[tuple[str, str], str] = {
     ("DELETE", f"{P}/keys/{{key_id}}"): KEY_MAKERS,
     ("GET", f"{P}/endpoints"): READERS,
     ("GET", f"{P}/endpoints/{{name}}"): READERS,
+    ("PATCH", f"{P}/endpoints/{{name}}"): BUILDERS,
     ("GET", "/gateways"): "admin operator",
     ("POST", "/gateways"): "admin operator",
     ("DELETE", "/gateways/{gateway_id}"): "admin operator",

@@ -10,6 +10,7 @@ from foundry_core.principal import Principal
 from functions.app.routes.common import UNCHANGED, Cursor, Id, Limit, tag_of, tagged
 from functions.app.schemas import (
     Endpoint,
+    EndpointChange,
     Member,
     MemberPut,
     Page,
@@ -24,6 +25,7 @@ router = APIRouter(prefix="/projects", tags=["projects"])
 Creator = Annotated[Principal, require(Action.PROJECTS_CREATE)]
 Reader = Annotated[Principal, require(Action.PROJECT_READ)]
 Writer = Annotated[Principal, require(Action.PROJECT_WRITE)]
+Deployer = Annotated[Principal, require(Action.DEPLOY)]
 
 
 @router.get("")
@@ -93,3 +95,13 @@ def list_endpoints(project_id: Id, _: Reader, limit: Limit = 50, cursor: Cursor 
 def get_endpoint(project_id: Id, name: Id, request: Request, response: Response, _: Reader) -> Endpoint:
     """One endpoint."""
     return tagged(request, response, endpoints.get(project_id, name))
+
+
+@router.patch("/{project_id}/endpoints/{name}")
+def change_endpoint(
+    project_id: Id, name: Id, body: EndpointChange, request: Request, response: Response, principal: Deployer
+) -> Endpoint:
+    """Set or lift the limits of an endpoint; gateways follow within two seconds."""
+    endpoint = endpoints.change(project_id, name, body, principal, lambda now: require_match(request, tag_of(now)))
+    response.headers["etag"] = tag_of(endpoint)
+    return endpoint

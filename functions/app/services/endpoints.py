@@ -1,14 +1,16 @@
 """Endpoints: published by the deploy flow, withdrawn by the delete flow, served by gateways."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from foundry_core.clock import now_ms
 from foundry_core.errors import Conflict
 from foundry_core.events import Event, new_event
 from foundry_core.ids import new_id
+from foundry_core.principal import Principal
 
-from functions.app.schemas import Backend, Endpoint, PublishedEndpoint
+from functions.app.schemas import Backend, Endpoint, EndpointChange, PublishedEndpoint
+from functions.app.services.projects import merged
 from functions.app.store import endpoints as store
 from functions.app.store.table import optimistic
 
@@ -28,6 +30,26 @@ def page_of(project_id: str, limit: int, cursor: str | None) -> tuple[list[Endpo
     return [item.public() for item in items], following
 
 
+def change(
+    project_id: str,
+    name: str,
+    request: EndpointChange,
+    principal: Principal,
+    check: Callable[[Endpoint], None] = lambda _: None,
+) -> Endpoint:
+    """``check`` sees the endpoint as it is and may refuse (If-Match)."""
+    store.load(project_id, name)
+
+    def apply(endpoint: PublishedEndpoint) -> tuple[PublishedEndpoint, Event] | None:
+        check(endpoint.public())
+        if "limits" not in request.model_fields_set:
+            return None
+        after = endpoint.model_copy(update={"limits": merged(endpoint.limits, request.limits)})
+        return after, _event("changed", after, principal.user_id)
+
+    return store.update(name, apply).public()
+
+
 def publish(deployment: Mapping[str, Any], upstreams: Mapping[str, Any]) -> PublishedEndpoint:
     """Publish what the steps ``admit`` and ``wait_ready`` of the flow found; again changes nothing or the addresses.
     ``NameTaken`` when the name belongs to another deployment."""
@@ -36,17 +58,20 @@ def publish(deployment: Mapping[str, Any], upstreams: Mapping[str, Any]) -> Publ
 
 
 def _publish(wanted: PublishedEndpoint, deployment_id: str) -> PublishedEndpoint:
-    known = store.find(wanted.name)
-    if known is None:
+    if store.find(wanted.name) is None:
         store.insert(wanted, deployment_id, _event("published", wanted, deployment_id))
         return wanted
+    return store.update(wanted.name, lambda known: _renewed(known, wanted, deployment_id))
+
+
+def _renewed(
+    known: PublishedEndpoint, wanted: PublishedEndpoint, deployment_id: str
+) -> tuple[PublishedEndpoint, Event] | None:
     if known.deployment_ids != [deployment_id]:
         raise NameTaken(f"The endpoint {wanted.name} is served by another deployment.",
                         next_action="Deploy under another name.")  # fmt: skip
     same = wanted.model_copy(update={"id": known.id, "created_at_ms": known.created_at_ms, "limits": known.limits})
-    if same != known:
-        store.replace(same, _event("published", same, deployment_id))
-    return same
+    return None if same == known else (same, _event("published", same, deployment_id))
 
 
 def _endpoint(deployment: Mapping[str, Any], upstreams: Mapping[str, Any]) -> PublishedEndpoint:
@@ -81,7 +106,8 @@ def unpublish(deployment_id: str) -> None:
     optimistic(attempt)
 
 
-def _event(what: str, endpoint: PublishedEndpoint, deployment_id: str) -> Event:
+def _event(what: str, endpoint: PublishedEndpoint, by: str) -> Event:
+    """``by``: the deployment that it serves, or the person who changed it."""
     data = {"endpoint_id": endpoint.id, "name": endpoint.name, "project_id": endpoint.project_id,
-            "deployment_id": deployment_id}  # fmt: skip
+            "deployment_ids": endpoint.deployment_ids, "by": by}  # fmt: skip
     return new_event(f"foundry.endpoint.{what}.v1", source="app", subject=endpoint.id, data=data)

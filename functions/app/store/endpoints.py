@@ -1,12 +1,22 @@
 """Published endpoints. The name is the key: it is unique over all projects, because clients name nothing else."""
 
+from collections.abc import Callable
+
 from foundry_core.errors import NotFound
 from foundry_core.events import Event
 from foundry_core.table import conflicts, page, write
 
 from functions.app.schemas import PublishedEndpoint
 from functions.app.store import projects
-from functions.app.store.table import CONFIG, AppTable, DeploymentItem, EndpointItem, config_version, outbox
+from functions.app.store.table import (
+    CONFIG,
+    AppTable,
+    DeploymentItem,
+    EndpointItem,
+    config_version,
+    optimistic,
+    outbox,
+)
 
 
 def insert(endpoint: PublishedEndpoint, deployment_id: str, event: Event) -> None:
@@ -24,17 +34,28 @@ def insert(endpoint: PublishedEndpoint, deployment_id: str, event: Event) -> Non
         )
 
 
-def replace(endpoint: PublishedEndpoint, event: Event) -> None:
-    item = _item(endpoint.name)
-    item.data = endpoint.model_dump(mode="json")
-    with conflicts("The endpoint was changed by another writer."):
-        write(save=[item], create=[outbox(event)], bump=[config_version()])
+def update(
+    name: str, change: Callable[[PublishedEndpoint], tuple[PublishedEndpoint, Event] | None]
+) -> PublishedEndpoint:
+    """Read, change, write; nothing is written where ``change`` returns None."""
+
+    def attempt() -> PublishedEndpoint:
+        item = _item(name)
+        changed = change(_endpoint(item))
+        if changed is None:
+            return _endpoint(item)
+        item.data = changed[0].model_dump(mode="json")
+        with conflicts("The endpoint was changed by another writer."):
+            write(save=[item], create=[outbox(changed[1])], bump=[config_version()])
+        return changed[0]
+
+    return optimistic(attempt)
 
 
 def find(name: str) -> PublishedEndpoint | None:
     try:
         return _endpoint(_item(name))
-    except EndpointItem.DoesNotExist:
+    except NotFound:
         return None
 
 
@@ -72,7 +93,10 @@ def _deployment(deployment_id: str, name: str) -> DeploymentItem:
 
 
 def _item(name: str) -> EndpointItem:
-    return EndpointItem.get(CONFIG, f"ENDPOINT#{name}", consistent_read=True)
+    try:
+        return EndpointItem.get(CONFIG, f"ENDPOINT#{name}", consistent_read=True)
+    except EndpointItem.DoesNotExist:
+        raise NotFound(f"There is no endpoint {name} in this project.", code="endpoint_not_found") from None
 
 
 def _endpoint(item: EndpointItem) -> PublishedEndpoint:

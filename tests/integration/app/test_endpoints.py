@@ -119,3 +119,19 @@ def test_no_endpoint_for_a_project_that_is_gone(call: Call, project: str, perfor
 
     with pytest.raises(NotFound):
         perform("publish_endpoint", state("prj_gone"))
+
+
+def test_limits_of_an_endpoint_survive_a_new_address(call: Call, project: str, perform: Any, gateway: Call) -> None:
+    perform("publish_endpoint", state(project))
+    path = f"/projects/{project}/endpoints/chat"
+    tag = {"if-match": call("GET", path).headers["etag"]}
+    changed = call("PATCH", path, {"limits": {"budget_nanos": 9}}, "developer", tag).ok()
+    assert changed["limits"]["budget_nanos"] == 9
+    call("PATCH", path, {"limits": None}, "developer", tag).problem(412, "precondition_failed")
+    perform("publish_endpoint", state(project, urls=("http://moved:8000",)))
+    (endpoint,) = gateway("GET", "/gateway/config").ok()["endpoints"]
+    assert endpoint["limits"]["budget_nanos"] == 9 and endpoint["tiers"][0][0]["url"] == "http://moved:8000"
+    assert call("PATCH", path, {"limits": {"budget_nanos": None}}).ok()["limits"]["budget_nanos"] is None
+    assert call("PATCH", path, {}).ok() == call("GET", path).ok()
+    call("PATCH", path, {"backends": []}).problem(422, "invalid_request")
+    call("PATCH", f"/projects/{project}/endpoints/none", {}).problem(404, "endpoint_not_found")
