@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from foundry_sim.architecture import ArchitectureError, from_config, names, resolve
 from foundry_sim.architectures.catalogue import config_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 # Billions of parameters as the model cards, papers and hub pages state them (not computed here).
 PUBLISHED = {

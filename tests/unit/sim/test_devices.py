@@ -1,7 +1,6 @@
 """Devices and number formats: physical facts that must hold for every entry."""
 
 import pytest
-
 from foundry_sim.devices import DeviceError, device, find, names, prices_as_of
 from foundry_sim.errors import PrecisionError
 from foundry_sim.precision import Precision, bytes_of, cache_bytes_of, canonical

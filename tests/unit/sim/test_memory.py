@@ -3,15 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from foundry_sim.architecture import resolve
 from foundry_sim.devices import device
 from foundry_sim.errors import ConfigurationError
 from foundry_sim.memory import EngineLimits, activation_bytes, budget, checkpoint_bytes, kv_bytes_per_token
 from foundry_sim.precision import Precision
 from foundry_sim.weights import Layout, stages
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 BF16 = Precision()
 # Bytes per token in 16 bit: layers × 2 × KV heads × head dim × 2, or layers × (latent + rope) × 2, worked out by hand
