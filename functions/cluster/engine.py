@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from functions.cluster.errors import EngineFailed
+from functions.cluster.errors import EngineFailed, ManifestRejected
 from functions.cluster.kube import Kube
 
 _TIMEOUT_S = 60.0
@@ -36,15 +36,44 @@ class Answer:
         return (self.e2e_ms - self.ttft_ms) / (self.output_tokens - 1) if self.output_tokens > 1 else None
 
 
-def ask(kube: Kube, service: str, model: str) -> Answer:
-    """One real streamed chat completion. Raises ``EngineFailed`` when the answer is not one."""
-    body = {
-        "model": model, "messages": [{"role": "user", "content": _QUESTION}], "max_tokens": 16, "temperature": 0,
-        "stream": True, "stream_options": {"include_usage": True},
-    }  # fmt: skip
+def ask(kube: Kube, service: str, model: str, embeds: bool = False) -> Answer:
+    """One real question. Raises ``EngineFailed`` when the answer is not one."""
+    try:
+        return _embed(kube, service, model) if embeds else _complete(kube, service, model)
+    except ManifestRejected as error:
+        raise EngineFailed(f"The engine refused a question: {error.detail}",
+                           next_action="Look at its pod's log.") from error  # fmt: skip
+
+
+def _complete(kube: Kube, service: str, model: str) -> Answer:
+    """A streamed chat completion; a plain one where the model has no chat template."""
+    common = {"model": model, "max_tokens": 16, "temperature": 0, "stream": True,
+              "stream_options": {"include_usage": True}}  # fmt: skip
+    chat = {**common, "messages": [{"role": "user", "content": _QUESTION}]}
+    try:
+        return _streamed(kube, service, "/v1/chat/completions", chat)
+    except ManifestRejected:
+        return _streamed(kube, service, "/v1/completions", {**common, "prompt": _QUESTION})
+
+
+def _streamed(kube: Kube, service: str, path: str, body: dict[str, Any]) -> Answer:
     started = time.perf_counter()
-    with kube.proxied("POST", service, "/v1/chat/completions", body, _TIMEOUT_S) as response:
+    with kube.proxied("POST", service, path, body, _TIMEOUT_S) as response:
         return _answer(response, started)
+
+
+def _embed(kube: Kube, service: str, model: str) -> Answer:
+    started = time.perf_counter()
+    body = {"model": model, "input": _QUESTION}
+    with kube.proxied("POST", service, "/v1/embeddings", body, _TIMEOUT_S) as response:
+        content = response.read(_MAX_BYTES)
+    try:
+        vector = json.loads(content)["data"][0]["embedding"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise EngineFailed("The engine's answer holds no embedding.") from error
+    if not vector:
+        raise EngineFailed("The engine's answer is an empty embedding.")
+    return Answer(_since_ms(started), _since_ms(started), 0, "")
 
 
 def _answer(response: Any, started: float) -> Answer:
@@ -67,10 +96,10 @@ def _since_ms(started: float) -> float:
 
 
 def _content(event: dict[str, Any]) -> str:
-    choices = event.get("choices") or [{}]
-    delta = choices[0].get("delta") or {}
+    choice = (event.get("choices") or [{}])[0]
+    delta = choice.get("delta") or choice
     # Reasoning models stream their thinking first; it is output all the same.
-    return str(delta.get("content") or delta.get("reasoning_content") or "")
+    return str(delta.get("content") or delta.get("reasoning_content") or delta.get("text") or "")
 
 
 def _events(response: Any) -> Iterator[dict[str, Any]]:

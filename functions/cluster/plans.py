@@ -48,6 +48,7 @@ def check(plan: Plan, model: ModelFacts, group: DeviceGroup, served_name: str) -
     device = _device(plan, group)
     _check_devices(plan, group)
     found = _architecture(model)
+    _check_task(found)
     _check_layout(plan, found, Span(device, group.nodes, group.devices_per_node))
     needed = _memory(plan, found, device)
     cost = _device_price(plan, group, device) * plan.devices
@@ -96,6 +97,11 @@ def _check_devices(plan: Plan, group: DeviceGroup) -> None:
             f"A replica of {per_replica} devices spans nodes of {group.devices_per_node}: it cannot be deployed yet.",
             code="plan_not_deployable", next_action="Choose a plan whose replica fits one node.",
         )  # fmt: skip
+
+
+def _check_task(found: architectures.Architecture) -> None:
+    if found.task == "classify":
+        raise Invalid("Models that classify cannot be deployed yet.", code="plan_not_deployable")
 
 
 def _check_layout(plan: Plan, found: architectures.Architecture, span: Span) -> None:

@@ -8,9 +8,16 @@ from foundry_core.errors import NotFound, TransientError
 from foundry_core.logs import logger
 from foundry_core.runs import Run, RunError, StepStatus
 from foundry_core.tasks import Output, RunCancelled, TaskContext, Tasks, describe, waiting
+from foundry_sim.architecture import from_config
 
 from functions.cluster import addons, engine, manifests, pods, secrets
-from functions.cluster.errors import AddonsFailed, ClusterUnreachable, EngineFailed, InsufficientCapacity
+from functions.cluster.errors import (
+    AddonsFailed,
+    ClusterUnreachable,
+    EngineFailed,
+    InsufficientCapacity,
+    ManifestRejected,
+)
 from functions.cluster.kube import Kube
 from functions.cluster.kubeconfig import Credentials
 from functions.cluster.nodes import grouped, node_of
@@ -203,13 +210,19 @@ def _engine_service(deployment: Deployment) -> str:
 def verify(context: TaskContext) -> Output:
     """One real question; what it measured is announced."""
     deployment = _deployment(context)
-    answer = engine.ask(kube_of(deployment.cluster_id), _engine_service(deployment), deployment.name)
+    kube, service = kube_of(deployment.cluster_id), _engine_service(deployment)
+    answer = engine.ask(kube, service, deployment.name, embeds=_embeds(deployment))
     measured = {
         "ttft_ms": answer.ttft_ms, "tpot_ms": answer.tpot_ms, "e2e_ms": answer.e2e_ms,
         "output_tokens": answer.output_tokens, "source": "verification",
     }  # fmt: skip
     deployments.note_verification(deployment, measured)
     return {"detail": f"first token after {answer.ttft_ms:.0f} ms", **measured}
+
+
+def _embeds(deployment: Deployment) -> bool:
+    model = deployment_store.load_spec(deployment.project_id, deployment.id).model
+    return from_config(model.config, model.name).task == "embed"
 
 
 @tasks.task("drain")
@@ -241,10 +254,8 @@ def drained(in_flight: Callable[[], int], sleep: Callable[[float], None]) -> int
 def _in_flight(kube: Kube, deployment: Deployment) -> int:
     try:
         return engine.requests_in_flight(kube, _engine_service(deployment))
-    except ClusterUnreachable:
-        raise
-    except Exception:
-        logger.exception("engine metrics", extra={"deployment_id": deployment.id})
+    except (TransientError, ManifestRejected, ValueError) as error:  # an engine that is gone finishes nothing
+        logger.warning("engine metrics", extra={"deployment_id": deployment.id, "reason": str(error)})
         return 0
 
 

@@ -202,6 +202,8 @@ def mark_ready(deployment: Deployment, endpoint_id: str | None, source: str) -> 
 
 def mark_failed(project_id: str, deployment_id: str, error: RunError) -> None:
     def apply(deployment: Deployment) -> Event | None:
+        if deployment.status == DeploymentStatus.DELETING:
+            return None  # it is being removed, which is the stronger wish
         deployment.error = error
         return switch_status(deployment, DeploymentStatus.FAILED, error=error.model_dump())
 

@@ -8,10 +8,12 @@ import boto3
 import pytest
 from foundry_core import runs
 from foundry_core.clock import fixed, now_ms
+from foundry_core.runs import RunError
 from foundry_local.kube import Fault, SimulatedCluster
 from kubernetes import client as kubernetes
 
 from functions.cluster.handler import task
+from functions.cluster.services import deployments
 
 Call = Callable[..., Any]
 DEPLOYMENTS = "/projects/prj_1/deployments"
@@ -298,3 +300,49 @@ def test_a_strangers_and_a_viewers_request(call: Call, body: dict[str, Any], joi
     call("POST", DEPLOYMENTS, body, join("prj_9", "owner")).problem(404, "project_not_found")
     call("POST", DEPLOYMENTS, body, join("prj_1", "viewer")).problem(403, "forbidden")
     call("POST", DEPLOYMENTS, body, join("prj_1", "member")).ok(202)
+
+
+def test_a_removal_outlives_a_cancel_and_a_late_failure(
+    call: Call, body: dict[str, Any], flow: Any, core: kubernetes.CoreV1Api
+) -> None:
+    """A delete run that stops half way leaves the deployment deleting; the next one finishes it."""
+    deployment_id, run_id = start(call, body)
+    assert flow.drive(run_id).status == "succeeded"
+    stopped = call("DELETE", f"{DEPLOYMENTS}/{deployment_id}").ok(202)["run"]["id"]
+    flow.before["remove_manifests"] = lambda: runs.cancel(stopped)
+    assert flow.drive(stopped).status == "cancelled"
+    flow.before.clear()
+    assert call("GET", f"{DEPLOYMENTS}/{deployment_id}").ok()["status"] == "deleting"
+    deployments.mark_failed("prj_1", deployment_id, RunError(code="late", detail="late"))
+    delete(call, deployment_id, flow, core)
+    assert [event["deployment_id"] for event in events("deployment.deleted")] == [deployment_id]
+
+
+def test_a_replayed_request_creates_one_deployment(call: Call, body: dict[str, Any]) -> None:
+    headers = {"idempotency-key": "once"}
+    first, again = (call("POST", DEPLOYMENTS, body, headers=headers).ok(202) for _ in range(2))
+    assert first == again and len(call("GET", DEPLOYMENTS).ok()["items"]) == 1
+
+
+def test_an_embedding_model(
+    call: Call, body: dict[str, Any], flow: Any, core: kubernetes.CoreV1Api, simulated: SimulatedCluster
+) -> None:
+    """It is asked for a vector, not for a chat."""
+    from functions.sim import service
+    from functions.sim.schemas import SimulationCreate
+
+    config = {"architectures": ["BertModel"], "model_type": "bert", "hidden_size": 384, "num_hidden_layers": 12,
+              "num_attention_heads": 12, "intermediate_size": 1536, "vocab_size": 30522, "type_vocab_size": 2,
+              "max_position_embeddings": 512, "torch_dtype": "float32"}  # fmt: skip
+    model = {"id": "mdl_2", "name": "small", "config": config}
+    request = SimulationCreate.model_validate({
+        "model": model, "workload": {"input_tokens": 256, "output_tokens": 0, "concurrency": 8}, "engines": ["vllm"],
+        "device_groups": [{"name": "l40s-x4", "device": "l40s", "nodes": 1, "devices_per_node": 4}],
+    })  # fmt: skip
+    plan = service.search(service.resolved(request)).plans[0].model_dump(mode="json")
+    deployment_id, run_id = start(call, {**body, "model": model, "plan": plan, "name": "small"})
+    run = flow.drive(run_id)
+    assert run.status == "succeeded", run.error
+    price = call("GET", f"{DEPLOYMENTS}/{deployment_id}").ok()["price"]
+    assert price["output_nanos_per_token"] == 0 and price["input_nanos_per_token"] > 0
+    delete(call, deployment_id, flow, core)

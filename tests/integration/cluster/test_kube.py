@@ -1,5 +1,6 @@
 """The adapter against a server that misbehaves in the ways that API servers do: each gets its own kind of error."""
 
+import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -10,9 +11,11 @@ import pytest
 from foundry_core.errors import TransientError
 from foundry_local.kube import SimulatedCluster
 
+from functions.cluster import engine
 from functions.cluster.errors import ClusterUnreachable, EngineFailed, KubeconfigInvalid, ManifestRejected
 from functions.cluster.kube import Kube
 from functions.cluster.kubeconfig import Credentials, parse
+from functions.cluster.tasks import drained
 
 
 class Server(ThreadingHTTPServer):
@@ -128,8 +131,6 @@ def test_a_name_that_does_not_resolve() -> None:
 
 
 def test_a_key_that_is_no_key() -> None:
-    import base64
-
     pem = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n").decode()
     credentials = Credentials(server="https://127.0.0.1:1", client_certificate_data=pem, client_key_data=pem)
     with pytest.raises((KubeconfigInvalid, ClusterUnreachable)):
@@ -186,32 +187,52 @@ STREAM = (
     ],
 )
 def test_answers_that_are_not_completions(server: Server, kube: Kube, stream: bytes, word: str) -> None:
-    from functions.cluster import engine
-
     server.answer = answers(200, stream, "text/event-stream")  # type: ignore[method-assign]
     with pytest.raises(EngineFailed, match=word):
         engine.ask(kube, "/api/v1/namespaces/n/services/engine:http", "m")
 
 
 def test_a_completion(server: Server, kube: Kube) -> None:
-    from functions.cluster import engine
-
     server.answer = answers(200, STREAM, "text/event-stream")  # type: ignore[method-assign]
     answer = engine.ask(kube, "/api/v1/namespaces/n/services/engine:http", "m")
     assert (answer.text, answer.output_tokens, answer.tpot_ms) == ("Paris", 1, None) and answer.ttft_ms > 0
 
 
-def test_requests_in_flight_are_read_off_the_metrics(server: Server, kube: Kube) -> None:
-    from functions.cluster import engine
+def test_a_model_without_a_chat_template(server: Server, kube: Kube) -> None:
+    stream = b'data: {"choices":[{"text":"Paris"}]}\n\ndata: {"choices":[{"text":"."}]}\n\ndata: [DONE]\n'
 
+    def answer(handler: Any) -> None:
+        chat = handler.path.endswith("/v1/chat/completions")
+        answers(400, status("no chat template"))(handler) if chat else answers(200, stream)(handler)
+
+    server.answer = answer  # type: ignore[method-assign]
+    found = engine.ask(kube, "/api/v1/namespaces/n/services/engine:http", "m")
+    assert (found.text, found.output_tokens) == ("Paris.", 2)
+
+
+def test_an_engine_that_refuses(server: Server, kube: Kube) -> None:
+    server.answer = answers(404, status("the model does not exist"))  # type: ignore[method-assign]
+    with pytest.raises(EngineFailed, match="does not exist"):
+        engine.ask(kube, "/api/v1/namespaces/n/services/engine:http", "m")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"data": []}', b'{"data": [{"embedding": []}]}'])
+def test_an_answer_without_an_embedding(server: Server, kube: Kube, content: bytes) -> None:
+    service = "/api/v1/namespaces/n/services/engine:http"
+    server.answer = answers(200, content)  # type: ignore[method-assign]
+    with pytest.raises(EngineFailed, match="embedding"):
+        engine.ask(kube, service, "m", embeds=True)
+    server.answer = answers(200, b'{"data": [{"embedding": [0.5]}]}')  # type: ignore[method-assign]
+    assert engine.ask(kube, service, "m", embeds=True).output_tokens == 0
+
+
+def test_requests_in_flight_are_read_off_the_metrics(server: Server, kube: Kube) -> None:
     text = b'# HELP x\nvllm:num_requests_running{model_name="m"} 3.0\nvllm:num_requests_waiting{model_name="m"} 2\n'
     server.answer = answers(200, text, "text/plain")  # type: ignore[method-assign]
     assert engine.requests_in_flight(kube, "/api/v1/namespaces/n/services/engine:http") == 5
 
 
 def test_draining_ends_when_idle_or_when_patience_does() -> None:
-    from functions.cluster.tasks import drained
-
     looks, naps = iter([2, 1, 0, 3, 0, 0, 0, 9]), list[float]()
     assert drained(lambda: next(looks), naps.append) == 0 and len(naps) == 6
     naps.clear()
