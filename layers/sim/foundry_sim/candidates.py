@@ -118,14 +118,7 @@ def _limits(request: SimulationRequest, engine: str, variant: Variant) -> Engine
 
 def candidates(request: SimulationRequest, architecture: Architecture, block: Block) -> Candidates | None:
     """The block's rows with predictions; None when nothing fits in memory or everything is blocked."""
-    longest = max_model_len(request, architecture)
-    kept: list[Layout] = []
-    budgets: list[MemoryBudget] = []
-    for layout in _layouts(request, architecture, block):
-        found = memory_of(request, architecture, block, layout, longest)
-        if found is not None:
-            kept.append(layout)
-            budgets.append(found)
+    kept, budgets = fitting(request, architecture, block)
     if not kept:
         return None
     counts = [_replica_counts(request, block, layout) for layout in kept]
@@ -134,8 +127,19 @@ def candidates(request: SimulationRequest, architecture: Architecture, block: Bl
     if not len(replicas):
         return None
     load = per_replica_load(request, replicas)
-    predicted = _predict(request, architecture, block, kept, budgets, index, load)
+    predicted = predicted_rows(request, architecture, block, kept, budgets, index, load)
     return Candidates(block, tuple(kept), tuple(budgets), index, replicas, load, predicted)
+
+
+def fitting(
+    request: SimulationRequest, architecture: Architecture, block: Block
+) -> tuple[list[Layout], list[MemoryBudget]]:
+    """The block's layouts that fit in memory and are not blocked, each with its budget."""
+    longest = max_model_len(request, architecture)
+    found = ((layout, memory_of(request, architecture, block, layout, longest))
+             for layout in _layouts(request, architecture, block))  # fmt: skip
+    pairs = [(layout, budget) for layout, budget in found if budget is not None]
+    return [layout for layout, _ in pairs], [budget for _, budget in pairs]
 
 
 def _layouts(request: SimulationRequest, architecture: Architecture, block: Block) -> list[Layout]:
@@ -205,7 +209,7 @@ def cache_tokens(found: MemoryBudget, layout: Layout) -> float:
     return found.free_kv_bytes / found.kv_bytes_per_sequence * found.context_tokens * layout.dp
 
 
-def _predict(
+def predicted_rows(
     request: SimulationRequest,
     architecture: Architecture,
     block: Block,
@@ -214,6 +218,8 @@ def _predict(
     index: NDArray[np.intp],
     load: Floats,
 ) -> ArrayPrediction:
+    """Predictions for rows that pick a layout by ``index`` and put ``load`` on one replica of it."""
+
     def column(values: list[float]) -> Floats:
         return np.array(values, float)[index]
 

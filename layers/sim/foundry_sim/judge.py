@@ -54,7 +54,7 @@ def judge(request: SimulationRequest, rows: Candidates) -> Judged:
     busy = _occupancy(request, rows)
     total = np.asarray(answer.output_tokens_per_s) * rows.replicas
     if request.workload.rate_per_s is not None:
-        arriving = request.workload.rate_per_s * max(1, request.workload.output_tokens)
+        arriving = rows.load * rows.replicas * max(1, request.workload.output_tokens)
         total = np.where(busy <= 1.0, arriving, np.minimum(total, arriving))
     return Judged(
         ttft,

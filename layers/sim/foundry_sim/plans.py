@@ -91,6 +91,7 @@ class SimulationRequest(_Strict):
     max_model_len: int | None = Field(None, ge=1, le=100_000_000)
     lora: LoraSettings | None = None
     blocked: list[BlockedConfiguration] = Field(default=[], max_length=1000)
+    mixed: bool = Field(False, description="also look for fleets that span several device groups")
     max_plans: int = Field(10, ge=1, le=200)
     seed: int = 0
 
@@ -219,6 +220,22 @@ class HardwareSuggestion(_Strict):
     plan: Plan
 
 
+class FleetPart(_Strict):
+    """One device group's share of a fleet: ``load`` is its users, or its requests per second."""
+
+    plan: Plan
+    load: float
+
+
+class Fleet(_Strict):
+    """Plans on several device groups that carry the load together, behind one endpoint."""
+
+    parts: list[FleetPart]
+    devices: int
+    cost_nanos_per_hour: int
+    output_tokens_per_s: float
+
+
 class SimulationResult(_Strict):
     """``plans`` holds the cheapest first, all meeting the service levels; empty when ``feasible`` is false."""
 
@@ -232,6 +249,7 @@ class SimulationResult(_Strict):
     explanation: str
     nearest: Nearest | None = None
     hardware: list[HardwareSuggestion] = []
+    fleets: list[Fleet] = []
     warnings: list[str] = []
     purchase: Purchase
     prices_as_of: str

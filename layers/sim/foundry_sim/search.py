@@ -13,7 +13,7 @@ from foundry_sim.candidates import Candidates, Floats, blocks, candidates
 from foundry_sim.devices import prices_as_of
 from foundry_sim.errors import ConfigurationError
 from foundry_sim.judge import Judged, judge
-from foundry_sim.plans import ParetoPoint, Plan, SimulationRequest, SimulationResult
+from foundry_sim.plans import Fleet, ParetoPoint, Plan, SimulationRequest, SimulationResult
 
 _PARETO_POINTS = 60
 
@@ -60,12 +60,14 @@ def simulate(request: SimulationRequest) -> SimulationResult:
     chosen = [row for row in _distinct(table, order) if feasible_at(table, row)]
     plans = [_plan_at(request, architecture, table, row) for row in chosen[: request.max_plans]]
     found = _found(request, architecture, table, plans)
+    mixtures = _mixtures(request, architecture, bool(plans))
     return SimulationResult(
         feasible=bool(plans),
         model=architecture.name,
         plans=plans,
         comparison=_comparison(request, architecture, table, order),
         pareto=_pareto(request, architecture, table),
+        fleets=mixtures,
         warnings=_warnings(request, architecture, plans),
         considered=len(table),
         feasible_count=int(np.count_nonzero(table.column("violation") <= 0.0)),
@@ -172,6 +174,15 @@ def _found(
     )
     binding, why = binding_when_met(request, best)
     return {"headline": headline, "binding_constraint": binding, "explanation": why}
+
+
+def _mixtures(request: SimulationRequest, architecture: Architecture, met: bool) -> list[Fleet]:
+    """Fleets over several groups: when asked for, and when no single group can do it."""
+    if len(request.device_groups) < 2 or request.mode == "shared" or (met and not request.mixed):
+        return []
+    from foundry_sim.fleet import fleets
+
+    return fleets(request, architecture)
 
 
 def _nothing_fits(request: SimulationRequest, architecture: Architecture, started: float) -> SimulationResult:
