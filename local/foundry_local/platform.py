@@ -19,8 +19,8 @@ from .bootstrap import BootstrapError, Credentials, UserPool
 from .children import Child, answers
 from .deployer import Deployment
 from .emulator import Emulator
-from .front import Front, api_upstream, gateway_upstream
-from .serve import HOST, Server, bind, wait_free
+from .front import Front, Routes, api_upstream, gateway_upstream
+from .serve import HOST, bind, wait_free
 from .state import StateDir, Status, write_private
 
 log = logging.getLogger(__name__)
@@ -98,9 +98,8 @@ class Platform:
         return emulator
 
     def _start_front(self, listener: socket.socket, emulator: Emulator, endpoint: str) -> None:
-        gateway = gateway_upstream(_url(self._ports.gateway))
-        front = Front({"v1": gateway}, api_upstream(emulator.url, _api_id(endpoint)))
-        server = Server(front, listener, "front")
+        gateway = gateway_upstream(HOST, self._ports.gateway)
+        server = Front(Routes({"v1": gateway}, api_upstream(HOST, emulator.port, _api_id(endpoint))), listener)
         server.start()
         self._stops.append(("front", server.stop))
 

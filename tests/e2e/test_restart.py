@@ -9,8 +9,8 @@ import httpx
 import psutil
 import pytest
 import yaml
-from foundry_local.front import Front, Upstream
-from foundry_local.serve import Server, bind
+from foundry_local.front import Front, Routes, Upstream
+from foundry_local.serve import HOST, bind, free_port
 
 DURABLE_S = 2.0
 # Ready in ten seconds on a machine that has nothing else to do; what others do here makes it longer, not costlier.
@@ -64,29 +64,13 @@ def used(platform: Any, job: Any, ok: Any) -> int:
     return sum(row["requests"] for row in rows)
 
 
-class Gate:
-    """In front of the cluster's API: refuses to list nodes until it is opened."""
-
-    def __init__(self, kube_url: str) -> None:
-        self.open, self.refused = False, 0
-        self._front = Front({}, Upstream(kube_url, "the cluster"))
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"].startswith("/api/v1/nodes") and not self.open:
-            self.refused += 1
-            await send({"type": "http.response.start", "status": 503, "headers": []})
-            await send({"type": "http.response.body", "body": b"later"})
-        else:
-            await self._front(scope, receive, send)
-
-
 @pytest.fixture
-def gate(platform: Any) -> Iterator[Gate]:
-    gate = Gate(str(platform.status.kube_url))
-    server = Server(gate, bind(0), "gate")
+def gate(platform: Any) -> Iterator[Front]:
+    """In front of the cluster's API; core resources, nodes among them, are not there until it is opened."""
+    kube = Upstream(HOST, int(platform.status.kube_url.rpartition(":")[2]), "the cluster", answer_s=None)
+    server = Front(Routes({"api": Upstream(HOST, free_port(), "the API of nodes")}, kube), bind(0))
     server.start()
-    gate.url = server.url  # type: ignore[attr-defined]
-    yield gate
+    yield server
     server.stop()
 
 
@@ -97,12 +81,12 @@ def test_a_run_that_a_kill_interrupts_goes_on_as_the_next_attempt(
     config["clusters"][0]["cluster"]["server"] = gate.url
     body = {"name": "behind-a-gate", "kind": "onprem", "kubeconfig": yaml.safe_dump(config)}
     run_id = ok(platform.client().post("/clusters", json=body))["run"]["id"]
-    eventually(lambda: gate.refused)
+    eventually(lambda: platform.run(run_id)["steps"][1]["status"] in {"running", "failed"})
     before = platform.run(run_id)
     assert (before["status"], before["attempt"]) == ("running", 1)
     time.sleep(DURABLE_S)
     platform.kill()
-    gate.open = True
+    gate.routes.named.clear()
     platform.up()
     after = platform.ended(run_id)
     assert (after["status"], after["attempt"]) == ("succeeded", 2)

@@ -25,11 +25,13 @@ def is_local(authority: str) -> bool:
     return name.lower() in LOOPBACK
 
 
-def is_foreign(scope: Scope) -> bool:
+def is_foreign(host: str, origin: str) -> bool:
     """A browser request from another site, or one that reached us under a name that is not ours."""
-    headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"host", b"origin")}
-    origin = headers.get(b"origin", "")
-    return not is_local(headers.get(b"host", "")) or bool(origin and not is_local(origin.partition("://")[2]))
+    return not is_local(host) or bool(origin and not is_local(origin.partition("://")[2]))
+
+
+def foreign() -> Forbidden:
+    return Forbidden("This port answers programs on this machine only.", code="foreign_origin")
 
 
 class Guard:
@@ -39,15 +41,19 @@ class Guard:
         self._app, self._on_request = app, on_request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and is_foreign(scope):
-            await refuse(send)
+        if scope["type"] == "http" and is_foreign(_header(scope, b"host"), _header(scope, b"origin")):
+            await _refuse(send)
             return
         await self._app(scope, receive, send)
         self._on_request()
 
 
-async def refuse(send: Send) -> None:
-    problem = Forbidden("This port answers programs on this machine only.", code="foreign_origin").problem()
+def _header(scope: Scope, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+async def _refuse(send: Send) -> None:
+    problem = foreign().problem()
     body = problem.model_dump_json(exclude_none=True).encode()
     headers = [(b"content-type", PROBLEM_JSON.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from foundry_local.front import Front, Upstream
-from foundry_local.serve import Server, bind, free_port
+from foundry_local.front import Front, Routes, Upstream
+from foundry_local.serve import HOST, Server, bind, free_port
 
 
 class Echo:
@@ -62,9 +62,9 @@ def front(api: Echo, gateway: Echo) -> Iterator[str]:
     servers = [Server(app, bind(0), app.name) for app in (api, gateway)]
     for server in servers:
         server.start()
-    routes = {"v1": Upstream(servers[1].url, "the gateway", answer_s=None)}
-    default = Upstream(servers[0].url, "the API", prefix="/_api/x1", body_bytes=1000, answer_s=0.3)
-    server = Server(Front(routes, default), bind(0), "front")
+    routes = {"v1": Upstream(HOST, servers[1].port, "the gateway", body_bytes=2**26, answer_s=None)}
+    default = Upstream(HOST, servers[0].port, "the API", prefix="/_api/x1", body_bytes=1000, answer_s=0.3)
+    server = Front(Routes(routes, default), bind(0))
     server.start()
     yield server.url
     for running in (server, *servers):
@@ -136,7 +136,7 @@ def test_an_api_that_does_not_answer_is_a_problem(front: str) -> None:
 
 
 def test_an_upstream_that_is_down_is_a_problem() -> None:
-    server = Server(Front({}, Upstream(f"http://127.0.0.1:{free_port()}", "the API")), bind(0), "front")
+    server = Front(Routes({}, Upstream(HOST, free_port(), "the API")), bind(0))
     server.start()
     answer = httpx.get(f"{server.url}/projects")
     server.stop()
@@ -147,3 +147,54 @@ def test_an_upstream_that_is_down_is_a_problem() -> None:
 @pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "https://evil.example"}])
 def test_pages_of_other_sites_are_refused(front: str, headers: dict[str, str]) -> None:
     assert httpx.get(f"{front}/projects", headers=headers).status_code == 403
+
+
+def exchange(front: str, sent: bytes) -> bytes:
+    """Everything that comes back on one connection."""
+    with socket.create_connection(("127.0.0.1", int(front.rpartition(":")[2])), timeout=5) as raw:
+        raw.sendall(sent)
+        return b"".join(iter(lambda: raw.recv(65536), b""))
+
+
+HEAD = b"HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / " + HEAD + b"Content-Length: -1\r\n\r\n",
+        b"POST / " + HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX",
+        b"GET / " + HEAD + b"Bad Header: x\r\n\r\n",
+        b"GET / " + HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ],
+)
+def test_malformed_requests_are_refused(front: str, sent: bytes) -> None:
+    assert exchange(front, sent).startswith(b"HTTP/1.1 400 ")
+
+
+def test_an_endless_head_is_refused(front: str) -> None:
+    assert b"head_too_large" in exchange(front, b"GET / " + HEAD + b"X-Long: x\r\n" * 20_000)
+
+
+def test_one_connection_serves_api_and_gateway_in_turn(front: str) -> None:
+    with httpx.Client(base_url=front) as client:
+        seen = [client.get(path).headers["x-upstream"] for path in ("/a", "/v1/b", "/c", "/v1/d", "/healthz2")]
+    assert seen == ["api", "gateway", "api", "gateway", "api"]
+
+
+def test_a_client_that_waits_for_permission_gets_it(front: str) -> None:
+    request = b"POST /v1/x " + HEAD + b"Expect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(front.rpartition(":")[2])), timeout=5) as raw:
+        raw.sendall(request)
+        assert raw.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        raw.sendall(b"ok")
+        answer = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 201 ") and b"ok" in answer
+
+
+def test_a_slow_reader_does_not_fill_memory(front: str, gateway: Echo) -> None:
+    body = b"x" * (20 * 1024 * 1024)
+    with httpx.stream("POST", f"{front}/v1/echo", content=body, timeout=30) as answer:
+        time.sleep(0.2)
+        assert sum(len(piece) for piece in answer.iter_raw()) == len(body)
