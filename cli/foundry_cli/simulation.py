@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from foundry_cli.output import WIDTH, console, show_table
 
 if TYPE_CHECKING:
-    from foundry_sim.plans import Plan, SimulationRequest, SimulationResult, Spread
+    from foundry_sim.plans import Plan, Predicted, SimulationRequest, SimulationResult, Spread
 
 _PLOT_HEIGHT = 16
 _MARKERS = ("●", "▲", "■", "◆", "✚", "✖", "★", "◉")
@@ -29,6 +29,7 @@ def show_result(request: "SimulationRequest", result: "SimulationResult") -> Non
     if len({(plan.device_group, plan.engine) for plan in result.comparison}) > 1:
         console.print()
         _show_comparison(result.comparison)
+    _show_fleets(result)
     _show_way_out(result)
     if best:
         console.print("\n[bold]Launch[/]")
@@ -43,16 +44,28 @@ def _show_winner(plan: "Plan", title: str) -> None:
     rows = [
         (title, f"{plan.replicas} × ({_layout(plan)}) on {plan.device_group} = {plan.devices} devices"),
         ("Engine", f"{plan.engine}, {plan.precision.label}. {plan.precision.quality_note}"),
-        ("TTFT", _spread(predicted.ttft_ms)),
-        ("TPOT", f"{_spread(predicted.tpot_ms)} → {predicted.tokens_per_s_per_user:.0f} tokens/s per user"),
-        ("E2E", _spread(predicted.e2e_ms)),
-        ("Throughput", f"{predicted.output_tokens_per_s:,.0f} output tokens/s, {predicted.requests_per_s:,.2f} req/s"),
+        *_times(predicted),
         ("Memory", f"{used:.1f} of {memory.usable_bytes / gib:.1f} GiB per device before cache, "
                    f"room for {predicted.max_concurrency:,} requests at once"),
         ("Price", f"{_usd(plan.cost_nanos_per_hour)}/h, {_per_million(plan)} per 1M output tokens"),
     ]  # fmt: skip
     for name, text in rows:
         console.print(f"  [bold]{name:<13}[/]{text}", soft_wrap=False)
+
+
+def _times(predicted: "Predicted") -> list[tuple[str, str]]:
+    """Generation has a first token and a pace; models that return vectors have one time and input tokens only."""
+    if not predicted.output_tokens_per_s:
+        rate = f"{predicted.requests_per_s:,.2f} req/s, {predicted.input_tokens_per_s:,.0f} input tokens/s"
+        return [("Latency", _spread(predicted.e2e_ms)), ("Throughput", rate)]
+    pace = f"{_spread(predicted.tpot_ms)} → {predicted.tokens_per_s_per_user:.0f} tokens/s per user"
+    rate = f"{predicted.output_tokens_per_s:,.0f} output tokens/s, {predicted.requests_per_s:,.2f} req/s"
+    return [
+        ("TTFT", _spread(predicted.ttft_ms)),
+        ("TPOT", pace),
+        ("E2E", _spread(predicted.e2e_ms)),
+        ("Throughput", rate),
+    ]
 
 
 def _spread(spread: "Spread") -> str:
@@ -137,6 +150,16 @@ def _show_comparison(plans: list["Plan"]) -> None:
         for plan in plans
     )
     show_table(columns, rows, "")
+
+
+def _show_fleets(result: "SimulationResult") -> None:
+    for number, fleet in enumerate(result.fleets[:3], 1):
+        parts = " + ".join(
+            f"{part.plan.replicas} × ({_layout(part.plan)}) {part.plan.device_group} {part.plan.engine}, load {part.load:g}"
+            for part in fleet.parts
+        )
+        title = "\n[bold]Fleets over several groups[/]\n" if number == 1 else ""
+        console.print(f"{title}{number}  {_usd(fleet.cost_nanos_per_hour)}/h: {parts}")
 
 
 def _show_way_out(result: "SimulationResult") -> None:

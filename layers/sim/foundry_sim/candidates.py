@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from foundry_sim.architecture import Architecture
 from foundry_sim.devices import Device, device
+from foundry_sim.encode import encoded
 from foundry_sim.frame import DEFAULT_CHUNK, DEFAULT_SEQUENCES, DEFAULT_UTILIZATION
 from foundry_sim.memory import EngineLimits, MemoryBudget, budget
 from foundry_sim.parallel import Span, layouts, replicas_that_fit
@@ -219,6 +220,12 @@ def predicted_rows(
     load: Floats,
 ) -> ArrayPrediction:
     """Predictions for rows that pick a layout by ``index`` and put ``load`` on one replica of it."""
+    if architecture.task != "generate":
+        return encoded(
+            architecture, block.device, block.engine, block.variant.precision, kept, index, load,
+            tokens=request.workload.input_tokens, chunk_tokens=block.limits.chunk_tokens,
+            closed=request.workload.concurrency is not None,
+        )  # fmt: skip
 
     def column(values: list[float]) -> Floats:
         return np.array(values, float)[index]

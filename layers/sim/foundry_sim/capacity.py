@@ -69,12 +69,11 @@ def _option(block: Block, layout: Layout, load: float, e2e_ms: float) -> Option:
 
 def loads(workload: Workload) -> list[float]:
     """Loads of one replica to try, rising: equal shares among up to _SHARES replicas, and a geometric scale."""
+    total = total_load(workload)
+    equal = total / np.arange(1, _SHARES + 1)
+    scale = np.geomspace(min(1.0, 0.01 * total), total, _SCALE)
     if workload.concurrency:
-        equal = -(-workload.concurrency // np.arange(1, _SHARES + 1))
-        scale = np.geomspace(1, workload.concurrency, _SCALE).round()
-    else:
-        rate = workload.rate_per_s or 0.0
-        equal, scale = rate / np.arange(1, _SHARES + 1), np.geomspace(0.01, 1.0, _SCALE) * rate
+        equal, scale = np.ceil(equal), np.maximum(1.0, scale.round())
     return [float(step) for step in np.unique(np.concatenate([equal, scale]))]
 
 
