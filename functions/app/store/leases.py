@@ -1,5 +1,7 @@
 """Counters of what is leased and spent: one item each, changed only as it was read."""
 
+import random
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TypeVar
@@ -12,6 +14,7 @@ from functions.app.store.table import BudgetItem, outbox
 
 R = TypeVar("R")
 _TRIES = 12
+_LONGEST_PAUSE_S = 0.2
 _WINDOW_KEPT_S = 600
 
 
@@ -38,7 +41,7 @@ def load(scope: str, kind: str, window_ms: int | None) -> Counter:
 
 def update(scope: str, kind: str, window_ms: int | None, change: Callable[[Counter], tuple[R, Event | None]]) -> R:
     """Read, ``change`` in place, write; again when another gateway was faster. Nothing is written for no change."""
-    for _ in range(_TRIES):
+    for tried in range(_TRIES):
         item = _item(scope, kind, window_ms)
         before, after = _counter(item), _counter(item)
         answer, event = change(after)
@@ -49,6 +52,7 @@ def update(scope: str, kind: str, window_ms: int | None, change: Callable[[Count
         try:
             _save(item, event)
         except Conflict:
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.002 * 2**tried)))  # noqa: S311
             continue
         return answer
     raise TransientError(f"Too many gateways ask for {scope} at once.", next_action="Ask again.")
