@@ -114,23 +114,29 @@ def _plot(result: "SimulationResult") -> None:
 
 
 def _show_plans(plans: list["Plan"]) -> None:
-    columns = ("#", "DEVICES", "ENGINE", "LAYOUT", "TTFT", "p95", "TPOT", "tok/s", "$/hour", "$/1M")
+    generates = plans[0].predicted.output_tokens_per_s > 0
+    times = ("TTFT", "p95", "TPOT", "tok/s") if generates else ("LATENCY", "p95", "req/s")
+    columns = ("#", "DEVICES", "ENGINE", "LAYOUT", *times, "$/hour", *(("$/1M",) if generates else ()))
     rows = (
         (
             number,
             f"{plan.devices} {plan.device_group}",
             f"{plan.engine} {plan.precision.label}",
             f"{plan.replicas}×{_layout(plan)}",
-            f"{plan.predicted.ttft_ms.mean:,.0f}",
-            f"{plan.predicted.ttft_ms.p95:,.0f}",
-            f"{plan.predicted.tpot_ms.mean:.1f}",
-            f"{plan.predicted.output_tokens_per_s:,.0f}",
+            *_numbers(plan.predicted, generates),
             _usd(plan.cost_nanos_per_hour),
-            _per_million(plan),
+            *((_per_million(plan),) if generates else ()),
         )
         for number, plan in enumerate(plans, 1)
     )
     show_table(columns, rows, "No plan meets the service levels.")
+
+
+def _numbers(predicted: "Predicted", generates: bool) -> tuple[str, ...]:
+    first = (f"{predicted.ttft_ms.mean:,.0f}", f"{predicted.ttft_ms.p95:,.0f}")
+    if not generates:
+        return (*first, f"{predicted.requests_per_s:,.1f}")
+    return (*first, f"{predicted.tpot_ms.mean:.1f}", f"{predicted.output_tokens_per_s:,.0f}")
 
 
 def _show_comparison(plans: list["Plan"]) -> None:
@@ -143,7 +149,7 @@ def _show_comparison(plans: list["Plan"]) -> None:
             f"{plan.replicas}×{_layout(plan)}",
             "yes" if plan.meets_service_levels else f"no: {', '.join(plan.missed)}",
             f"{plan.predicted.ttft_ms.mean:,.0f}",
-            f"{plan.predicted.tpot_ms.mean:.1f}",
+            f"{plan.predicted.tpot_ms.mean:.1f}" if plan.predicted.output_tokens_per_s else "–",
             f"{plan.predicted.tokens_per_s_per_device:,.0f}",
             _usd(plan.cost_nanos_per_hour),
         )
@@ -155,7 +161,7 @@ def _show_comparison(plans: list["Plan"]) -> None:
 def _show_fleets(result: "SimulationResult") -> None:
     for number, fleet in enumerate(result.fleets[:3], 1):
         parts = " + ".join(
-            f"{part.plan.replicas} × ({_layout(part.plan)}) {part.plan.device_group} {part.plan.engine}, load {part.load:g}"
+            f"{part.plan.replicas} × ({_layout(part.plan)}) {part.plan.device_group}, load {part.load:g}"
             for part in fleet.parts
         )
         title = "\n[bold]Fleets over several groups[/]\n" if number == 1 else ""

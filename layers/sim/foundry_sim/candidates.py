@@ -67,7 +67,7 @@ def blocks(request: SimulationRequest, architecture: Architecture) -> Iterator[B
         base = device(group.device)
         for share in _shares(request, group):
             scaled = _scaled(base, share)
-            for engine in engines_for(base, request.engines):
+            for engine in engines_for(architecture, base, request.engines):
                 for variant in variants(architecture, base, engine, request.quantisation == "allowed"):
                     yield Block(
                         group,

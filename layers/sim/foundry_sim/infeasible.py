@@ -35,7 +35,9 @@ def explain(request: SimulationRequest, architecture: Architecture, table: Table
     nearest = plan(request, architecture, rows, judged, place)
     binding = CONSTRAINTS[int(np.argmax(judged.excess[place]))]
     levels = reachable(request, judged, place)
-    missed = ", ".join(_miss(request, name, judged, place) for name in nearest.missed)
+    # An overloaded queue has no meaningful latency: say what rate it could carry instead.
+    named = ["throughput"] if "throughput" in nearest.missed else nearest.missed
+    missed = ", ".join(_miss(request, name, judged, place) for name in named)
     return {
         "headline": f"No plan meets the service levels: {_LABELS[binding]} binds",
         "binding_constraint": binding,
@@ -54,13 +56,17 @@ def _miss(request: SimulationRequest, name: str, judged: Judged, row: int) -> st
         return f"{1000 / judged.tpot_ms[row]:,.1f} tokens/s per user against {levels.tokens_per_second:,.1f}"
     if name == "e2e":
         return f"E2E {judged.e2e_ms[row]:,.0f} ms against {levels.e2e_ms:,.0f}"
-    return f"{judged.output_tokens_per_s[row]:,.0f} tokens/s against the arriving load"
+    rate = request.workload.rate_per_s or 0.0
+    return f"the load: about {rate / math.exp(judged.excess[row][-1]):,.2f} of {rate:,.2f} requests/s can be carried"
 
 
 def reachable(request: SimulationRequest, judged: Judged, row: int) -> ServiceLevels:
-    """The requested levels, with the missed ones loosened until this row meets them (rounded outwards)."""
+    """The requested levels, with the missed ones loosened until this row meets them (rounded outwards). When the
+    arriving rate is too high no level helps, and the requested ones come back."""
     levels = request.service_levels
     update: dict[str, float] = {}
+    if judged.excess[row][-1] > 0:
+        return levels
     if levels.ttft_ms is not None and judged.ttft_ms[row] > levels.ttft_ms:
         update["ttft_ms"] = _up(judged.ttft_ms[row])
     if levels.e2e_ms is not None and judged.e2e_ms[row] > levels.e2e_ms:

@@ -26,6 +26,15 @@ def command(launch: Launch) -> str:
     return " ".join(_COMMANDS[launch.engine](launch))
 
 
+def benchmark_command(model: str, input_tokens: int, output_tokens: int, concurrency: int) -> str:
+    """A closed-loop benchmark of a running server at the planned load; ten rounds, so that the start burst is small."""
+    return (
+        f"vllm bench serve --model {model} --dataset-name random --random-input-len {input_tokens} "
+        f"--random-output-len {output_tokens} --ignore-eos --max-concurrency {concurrency} "
+        f"--num-prompts {10 * concurrency}"
+    )
+
+
 def _vllm(launch: Launch) -> list[str]:
     layout, limits, embeds = launch.layout, launch.limits, launch.architecture.task != "generate"
     return [

@@ -18,6 +18,7 @@ _NOTES = {
 _SIXTEEN_BIT = {"bf16", "fp16"}
 # What each engine can run on each vendor's devices.
 _ENGINES = {"nvidia": ("vllm", "sglang", "trtllm"), "amd": ("vllm", "sglang"), "intel": ("vllm",)}
+_ENCODERS = ("vllm", "sglang")  # servers with an embeddings endpoint
 _OLD = {"volta": ("vllm",), "turing": ("vllm",)}
 
 
@@ -30,10 +31,11 @@ class Variant:
     quantise: str = ""
 
 
-def engines_for(device: Device, wanted: list[str]) -> list[str]:
-    """Those of the wanted engines that run on this device."""
+def engines_for(architecture: Architecture, device: Device, wanted: list[str]) -> list[str]:
+    """Those of the wanted engines that run this kind of model on this device."""
     known = _OLD.get(device.generation, _ENGINES.get(device.vendor, ()))
-    return [engine for engine in wanted if engine in known]
+    serves = known if architecture.task == "generate" else tuple(name for name in known if name in _ENCODERS)
+    return [engine for engine in wanted if engine in serves]
 
 
 def variants(architecture: Architecture, device: Device, engine: str, quantised: bool) -> list[Variant]:

@@ -1,0 +1,81 @@
+"""`foundry simulate` offline: what it prints, how wide, and how it says no."""
+
+import json
+from pathlib import Path
+
+import pytest
+from foundry_cli.main import app
+from typer.testing import CliRunner, Result
+
+BASE = ["simulate", "--model", "meta-llama/Llama-3.1-8B", "--devices", "h100_sxm:1x8,l40s:1x4", "--concurrency", "32"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_the_answer_has_its_parts_and_is_at_most_100_columns_wide() -> None:
+    shown = run(*BASE, "--ttft", "3000", "--tps", "20")
+    assert shown.exit_code == 0, shown.output
+    for part in ("/h", "Pareto front", "tokens/s per user", "vllm serve", "binds", "Launch", "TTFT", "Price"):
+        assert part in shown.output
+    assert max(map(len, shown.output.splitlines())) <= 100
+
+
+def test_json_is_the_whole_result() -> None:
+    shown = run(*BASE, "--json")
+    result = json.loads(shown.output)
+    assert result["feasible"]
+    assert result["plans"][0]["cost_nanos_per_hour"] > 0
+
+
+def test_infeasible_ends_with_status_one_and_the_nearest() -> None:
+    shown = run(*BASE, "--tps", "5000")
+    assert shown.exit_code == 1
+    assert "No plan meets the service levels" in shown.output
+    assert "Nearest service levels" in shown.output
+    assert max(map(len, shown.output.splitlines())) <= 100
+
+
+def test_a_workload_class_and_own_prices() -> None:
+    shown = run("simulate", "--model", "qwen3-8b", "--devices", "h100_sxm:1x1@2.5", "--workload", "batch", "--json")
+    result = json.loads(shown.output)
+    assert result["plans"][0]["price_nanos_per_device_hour"] == 2_500_000_000
+
+
+def test_a_config_file(tmp_path: Path) -> None:
+    from foundry_sim.architectures.catalogue import config_of
+
+    (tmp_path / "config.json").write_text(json.dumps(config_of("Qwen/Qwen3-0.6B")))
+    shown = run("simulate", "--model", str(tmp_path), "--devices", "l4:1x1", "--json")
+    assert json.loads(shown.output)["model"] == tmp_path.name
+
+
+def test_embedding_models_show_latency_not_tokens() -> None:
+    shown = run("simulate", "--model", "BAAI/bge-m3", "--devices", "l4:1x1", "--workload", "embedding")
+    assert "input tokens/s" in shown.output
+    assert "LATENCY" in shown.output
+    assert "$/1M" not in shown.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "nobody/nothing", "--devices", "l4"], "not bundled"),
+        (["--model", "qwen3-8b", "--devices", "abacus"], "abacus"),
+        (["--model", "qwen3-8b", "--devices", "l4:2y"], "DEVICE"),
+        (["--model", "qwen3-8b", "--devices", "l4:0x1"], "DEVICE"),
+        (["--model", "qwen3-8b"], "--devices"),
+        (["--model", "qwen3-8b", "--devices", "l4", "--workload", "poetry"], "poetry"),
+        (["--model", "qwen3-8b", "--devices", "l4", "--input-tokens", "900000"], "takes"),
+        (["--model", "qwen3-8b", "--devices", "l4", "--rate", "3", "--concurrency", "4"], "either"),
+        (["--model", "qwen3-8b", "--devices", "l4", "--ttft", "-5"], "ttft_ms"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], words: str) -> None:
+    from foundry_cli.errors import CliError
+
+    shown = run("simulate", *arguments)
+    assert isinstance(shown.exception, CliError)
+    assert words in shown.exception.message
+    assert "\n" not in shown.exception.message

@@ -1,0 +1,320 @@
+"""The search: proposals keep their promises, costs add up, nothing is left out, and there is an answer to no."""
+
+import json
+import math
+
+import pytest
+from foundry_sim.architecture import resolve
+from foundry_sim.devices import device
+from foundry_sim.errors import SimulatorError
+from foundry_sim.fleet import Slot, fleet_problem
+from foundry_sim.genetic import enumerate_all, evolve
+from foundry_sim.parallel import Span, layouts, replicas_that_fit, tp_divides
+from foundry_sim.plans import (
+    BlockedConfiguration,
+    DeviceGroup,
+    LoraSettings,
+    Plan,
+    ServiceLevels,
+    SimulationRequest,
+    SimulationResult,
+    Workload,
+)
+from foundry_sim.precision import Precision
+from foundry_sim.queries import node_configurations, recommend
+from foundry_sim.search import simulate
+from foundry_sim.workloads import CLASSES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+H100 = DeviceGroup(name="h100", device="H100-80GB", nodes=2, devices_per_node=8)
+A100 = DeviceGroup(name="a100", device="A100-80GB", nodes=1, devices_per_node=8)
+L40S = DeviceGroup(name="l40s", device="L40S", nodes=1, devices_per_node=4)
+CPU = DeviceGroup(name="cpu", device="xeon_6767p", nodes=1, devices_per_node=2)
+CLUSTER = [H100, A100, L40S, CPU]
+
+
+def ask(**fields: object) -> SimulationRequest:
+    base: dict[str, object] = {
+        "model": "meta-llama/Llama-3.1-8B",
+        "device_groups": CLUSTER,
+        "workload": Workload(input_tokens=1024, output_tokens=256, concurrency=64),
+        "service_levels": ServiceLevels(ttft_ms=2000, tokens_per_second=20),
+    }
+    return SimulationRequest(**{**base, **fields})
+
+
+@pytest.fixture(scope="module")
+def answer() -> SimulationResult:
+    return simulate(ask())
+
+
+def upper(plan: Plan, name: str) -> float:
+    spread = getattr(plan.predicted, name)
+    return float(spread.mean * max(1.0, spread.hi / spread.mean))
+
+
+def test_plans_keep_the_service_levels_at_the_upper_bound(answer: SimulationResult) -> None:
+    assert answer.feasible
+    for plan in answer.plans:
+        assert plan.meets_service_levels
+        assert not plan.missed
+        assert upper(plan, "ttft_ms") <= 2000 * 1.0001
+        assert upper(plan, "tpot_ms") <= 50 * 1.0001
+
+
+def test_plans_are_priced_and_ordered(answer: SimulationResult) -> None:
+    costs = [plan.cost_nanos_per_hour for plan in answer.plans]
+    assert costs == sorted(costs)
+    for plan in answer.plans:
+        assert plan.devices == plan.tp * plan.pp * plan.dp * plan.replicas
+        assert plan.cost_nanos_per_hour == plan.devices * plan.price_nanos_per_device_hour
+        per_million = plan.cost_nanos_per_hour / (plan.predicted.output_tokens_per_s * 3600) * 1e6
+        assert plan.cost_nanos_per_million_output_tokens == pytest.approx(per_million, rel=1e-6)
+
+
+def test_the_answer_is_json_and_the_same_every_time(answer: SimulationResult) -> None:
+    again = simulate(ask())
+    strip = {"elapsed_ms"}
+    assert answer.model_dump(exclude=strip) == again.model_dump(exclude=strip)
+    assert SimulationResult.model_validate(json.loads(answer.model_dump_json())) == answer
+    assert len({plan.id for plan in answer.plans}) == len(answer.plans)
+
+
+def test_every_group_and_engine_is_compared(answer: SimulationResult) -> None:
+    pairs = {(plan.device_group, plan.engine) for plan in answer.comparison}
+    assert {("h100", "vllm"), ("h100", "sglang"), ("h100", "trtllm"), ("a100", "vllm"), ("l40s", "vllm")} <= pairs
+    assert ("cpu", "vllm") in pairs
+    assert ("cpu", "trtllm") not in pairs
+
+
+def test_two_groups_of_one_device_are_not_lumped() -> None:
+    near = DeviceGroup(name="near", device="h100_sxm", nodes=1, devices_per_node=1, price_nanos_per_hour=9 * 10**9)
+    far = near.model_copy(update={"name": "far", "price_nanos_per_hour": 10**9})
+    found = simulate(
+        ask(device_groups=[near, far], workload=Workload(input_tokens=100, output_tokens=50, concurrency=2))
+    )
+    assert {plan.device_group for plan in found.comparison} == {"near", "far"}
+    assert found.plans[0].device_group == "far"
+    assert found.plans[0].cost_nanos_per_hour == 10**9
+
+
+def test_the_pareto_front_is_a_front(answer: SimulationResult) -> None:
+    points = [(point.tokens_per_s_per_user, point.tokens_per_s_per_device) for point in answer.pareto]
+    assert len(points) > 2
+    for speed, density in points:
+        assert not any(s >= speed and d >= density and (s, d) != (speed, density) for s, d in points)
+
+
+def test_purchase_and_own_prices_change_the_cost() -> None:
+    spot = simulate(ask(device_groups=[H100], purchase="spot")).plans[0]
+    assert spot.price_nanos_per_device_hour == device("h100_sxm").price_nanos_per_hour["spot"]
+    own = H100.model_copy(update={"price_nanos_per_hour": 7})
+    assert simulate(ask(device_groups=[own])).plans[0].price_nanos_per_device_hour == 7
+
+
+def test_an_infeasible_request_says_what_binds_and_what_would_do() -> None:
+    found = simulate(ask(model="meta-llama/Llama-3.1-70B", device_groups=[A100], service_levels=ServiceLevels(
+        ttft_ms=2000, tokens_per_second=60)))  # fmt: skip
+    assert not found.feasible
+    assert found.plans == []
+    assert found.binding_constraint == "tokens_per_second"
+    assert found.nearest is not None
+    levels, near = found.nearest.service_levels, found.nearest.plan
+    assert levels.tokens_per_second is not None
+    assert levels.tokens_per_second < 60
+    relaxed = simulate(ask(model="meta-llama/Llama-3.1-70B", device_groups=[A100], service_levels=levels))
+    assert relaxed.feasible, "the nearest service levels must be reachable"
+    assert near.device_group == "a100"
+    for suggestion in found.hardware:
+        assert suggestion.plan.meets_service_levels
+        assert suggestion.device != "a100_sxm" or suggestion.nodes > 1
+
+
+def test_a_model_that_does_not_fit_names_memory() -> None:
+    found = simulate(ask(model="deepseek-ai/DeepSeek-V3", device_groups=[L40S]))
+    assert not found.feasible
+    assert found.binding_constraint == "memory"
+    assert "GiB" in found.explanation
+    assert found.nearest is None
+
+
+def test_an_overloaded_open_loop_says_what_it_could_carry() -> None:
+    work = Workload(input_tokens=1024, output_tokens=256, rate_per_s=5000)
+    found = simulate(ask(device_groups=[L40S], workload=work, service_levels=ServiceLevels()))
+    assert found.binding_constraint == "throughput"
+    assert "requests/s can be carried" in found.explanation
+
+
+def test_an_open_loop_is_served_as_it_arrives() -> None:
+    work = Workload(input_tokens=1024, output_tokens=256, rate_per_s=3)
+    best = simulate(ask(workload=work)).plans[0]
+    assert best.predicted.requests_per_s == pytest.approx(3)
+
+
+def test_blocked_configurations_never_come_back() -> None:
+    first = simulate(ask(device_groups=[H100])).plans[0]
+    rule = BlockedConfiguration(engine=first.engine, tp=first.tp, reason="crashed at start")
+    for plan in simulate(ask(device_groups=[H100], blocked=[rule])).plans:
+        assert (plan.engine, plan.tp) != (first.engine, first.tp)
+
+
+def test_quantised_variants_only_when_allowed_and_with_a_note() -> None:
+    shipped = simulate(ask(device_groups=[H100]))
+    assert {plan.precision.weights for plan in shipped.plans} == {"bf16"}
+    allowed = simulate(ask(device_groups=[H100], quantisation="allowed", max_plans=100))
+    assert "fp8" in {plan.precision.weights for plan in allowed.plans}
+    for plan in allowed.plans:
+        if plan.precision.weights != "bf16":
+            assert "evaluation" in plan.precision.quality_note or "checkpoint" in plan.precision.quality_note
+        if plan.precision.weights == "fp8" and plan.engine == "vllm":
+            assert "--quantization fp8" in plan.launch_command
+
+
+def test_lora_takes_memory_and_shows_in_the_command() -> None:
+    plain = simulate(ask(device_groups=[H100])).plans[0]
+    adapted = simulate(ask(device_groups=[H100], lora=LoraSettings(adapters=4, rank=32), engines=["vllm"])).plans[0]
+    assert plain.memory.lora_bytes == 0
+    assert adapted.memory.lora_bytes > 0
+    assert "--enable-lora --max-loras 4 --max-lora-rank 32" in adapted.launch_command
+
+
+def test_shared_mode_grants_slices() -> None:
+    small = ask(model="Qwen/Qwen3-0.6B", mode="shared", device_groups=[L40S.model_copy(update={"device_share": 0.5})],
+                workload=Workload(input_tokens=256, output_tokens=64, concurrency=2),
+                service_levels=ServiceLevels())  # fmt: skip
+    best = simulate(small).plans[0]
+    assert best.device_share in {0.25, 0.5}
+    assert best.tp == 1
+    whole = device("l40s").price_nanos_per_hour["on_demand"]
+    assert best.price_nanos_per_device_hour == round(whole * best.device_share)
+    assert best.memory.memory_bytes == int(device("l40s").memory_bytes * best.device_share)
+
+
+@pytest.mark.parametrize("model", ["BAAI/bge-m3", "BAAI/bge-reranker-v2-m3", "Qwen/Qwen3-Embedding-0.6B"])
+def test_embedding_and_reranking_models(model: str) -> None:
+    request = SimulationRequest.for_class("embedding", model=model, device_groups=[L40S])
+    best = simulate(request).plans[0]
+    assert best.predicted.output_tokens_per_s == 0
+    assert best.predicted.input_tokens_per_s > 1000
+    assert best.cost_nanos_per_million_output_tokens is None
+    assert "--runner pooling" in best.launch_command or best.engine != "vllm"
+    peak = device("l40s").peak_flops["bf16"] * best.devices
+    assert 2 * 3e8 * best.predicted.input_tokens_per_s * (0.1 if "0.6B" not in model else 1) < peak
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_workload_classes_fill_in_everything(name: str) -> None:
+    request = SimulationRequest.for_class(name, model="Qwen/Qwen3-8B", device_groups=[H100])
+    assert request.service_levels.statistic == "p95"
+    if name != "embedding":
+        assert simulate(request).considered > 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"workload": {"input_tokens": 10, "output_tokens": 10}},
+        {"workload": {"input_tokens": 10, "output_tokens": 10, "concurrency": 1, "rate_per_s": 1}},
+        {"workload": {"input_tokens": 0, "output_tokens": 10, "concurrency": 1}},
+        {"service_levels": {"ttft_ms": -1}},
+        {"device_groups": []},
+        {"engines": []},
+        {"surprise": 1},
+    ],
+)
+def test_requests_are_validated(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ask(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model": "nobody/nothing"}, "not bundled"),
+        ({"device_groups": [DeviceGroup(name="x", device="abacus")]}, "abacus"),
+        ({"workload": Workload(input_tokens=200_000, output_tokens=1, concurrency=1)}, "takes 131,072"),
+        ({"workload": Workload(input_tokens=20, output_tokens=0, concurrency=1)}, "output_tokens"),
+    ],
+)
+def test_what_cannot_be_simulated_is_one_sentence(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(SimulatorError, match=words):
+        simulate(ask(**fields))
+
+
+def test_fleets_carry_what_no_group_can() -> None:
+    groups = [DeviceGroup(name="a", device="h100_sxm", nodes=1, devices_per_node=1),
+              DeviceGroup(name="b", device="h100_sxm", nodes=1, devices_per_node=1)]  # fmt: skip
+    levels = ServiceLevels(ttft_ms=20_000, tokens_per_second=20)
+
+    def at(users: int) -> SimulationResult:
+        work = Workload(input_tokens=1024, output_tokens=256, concurrency=users)
+        return simulate(ask(device_groups=groups, workload=work, service_levels=levels))
+
+    users = 16
+    while at(users).feasible:
+        users += 16
+    found = at(users + 8)
+    assert not found.feasible
+    assert found.fleets
+    fleet = found.fleets[0]
+    assert {part.plan.device_group for part in fleet.parts} == {"a", "b"}
+    assert sum(part.load for part in fleet.parts) == users + 8
+    assert all(part.plan.meets_service_levels for part in fleet.parts)
+    assert fleet.cost_nanos_per_hour == sum(part.plan.cost_nanos_per_hour for part in fleet.parts)
+
+
+def test_real_fleets_match_the_exact_optimum() -> None:
+    from foundry_sim.capacity import options
+
+    request = ask(workload=Workload(input_tokens=1024, output_tokens=256, concurrency=1000))
+    found = options(request, resolve(request.model))
+    slots = [Slot(tuple(kept[:4]), 5) for kept in found.values() if kept]
+    problem = fleet_problem(slots, 500.0)
+    assert 10_000 < math.prod(problem.sizes) < 500_000
+    exact, genetic = enumerate_all(problem), evolve(problem, seed=5)
+    assert genetic.feasible == exact.feasible
+    assert genetic.scores.objectives[:, 0].min() <= exact.scores.objectives[:, 0].min() * 1.01
+
+
+def test_node_configurations_list_what_is_valid() -> None:
+    found = node_configurations(ask(model="meta-llama/Llama-3.1-70B", device_groups=[H100], engines=["vllm"]))
+    by_layout = {(item.tp, item.pp): item for item in found}
+    assert not by_layout[(1, 1)].fits
+    assert "weights need" in by_layout[(1, 1)].reason
+    assert by_layout[(4, 1)].fits
+    assert by_layout[(4, 1)].max_replicas == 4
+    assert by_layout[(8, 2)].max_replicas == 1
+    assert (3, 1) not in by_layout
+
+
+def test_recommendations_cover_every_model() -> None:
+    found = recommend(["Qwen/Qwen3-0.6B", "nobody/nothing", "deepseek-ai/DeepSeek-V3"], [L40S, A100], "chat")
+    assert [item.model for item in found] == ["Qwen/Qwen3-0.6B", "nobody/nothing", "deepseek-ai/DeepSeek-V3"]
+    assert found[0].best is not None
+    assert found[1].error
+    assert found[2].best is None
+
+
+def test_layouts_respect_heads_experts_and_nodes() -> None:
+    span = Span(device("h100_sxm"), 2, 8)
+    llama = resolve("meta-llama/Llama-3.1-70B")
+    assert {layout.tp for layout in layouts(llama, span, Precision(), "vllm")} == {1, 2, 4, 8}
+    assert not tp_divides(resolve("Qwen/Qwen2.5-7B-Instruct"), 8)
+    fp8 = resolve("Qwen/Qwen3-235B-A22B-FP8")
+    eight = [item for item in layouts(fp8, span, fp8.checkpoint_precision, "vllm") if item.tp == 8 and item.dp == 1]
+    assert all(item.ep > 1 for item in eight), "1536 / 8 columns are not whole fp8 blocks: only whole experts fit"
+
+
+@settings(max_examples=200, deadline=None)
+@given(nodes=st.integers(1, 16), each=st.integers(1, 8), devices=st.integers(1, 128), tp=st.sampled_from([1, 2, 4, 8]))
+def test_replicas_never_exceed_the_devices(nodes: int, each: int, devices: int, tp: int) -> None:
+    count = replicas_that_fit(Span(device("h100_sxm"), nodes, each), devices, tp)
+    assert 0 <= count * devices <= nodes * each
+
+
+def test_a_rack_of_nvlink_is_one_domain() -> None:
+    rack = Span(device("gb200"), 18, 4)
+    assert rack.link_width == 72
+    assert any(layout.tp == 8 for layout in layouts(resolve("meta-llama/Llama-3.1-70B"), rack, Precision(), "vllm"))
