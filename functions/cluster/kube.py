@@ -6,7 +6,7 @@ Objects are plain dicts as the API writes them. Nothing is retried here: the sta
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import urllib3.exceptions as transport
 from foundry_core.errors import TransientError
@@ -22,20 +22,15 @@ FIELD_MANAGER = "foundry"
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 20.0
 _PAGE = 250
+_MAX_PAGES = 200
+_MAX_ANSWER_BYTES = 64 << 20
+_NOT_KUBERNETES = "The server does not answer as a Kubernetes API."
 _PLURALS = {
     "Namespace": "namespaces", "ServiceAccount": "serviceaccounts", "Service": "services", "ConfigMap": "configmaps",
     "Deployment": "deployments", "Job": "jobs", "PodDisruptionBudget": "poddisruptionbudgets",
     "NetworkPolicy": "networkpolicies", "ClusterRoleBinding": "clusterrolebindings",
 }  # fmt: skip
 _BUSY = {429, 500, 502, 503, 504}
-
-
-class Closing(Protocol):
-    """The part of an open streaming response that callers read."""
-
-    status: int
-
-    def stream(self, amt: int, decode_content: bool) -> Iterator[bytes]: ...
 
 
 class Kube:
@@ -52,8 +47,10 @@ class Kube:
         self._api = client.ApiClient(configuration)
 
     def version(self) -> str:
-        answer: Obj = self._call("GET", "/version")
-        return str(answer.get("gitVersion", ""))
+        found = self._call("GET", "/version").get("gitVersion")
+        if not isinstance(found, str):
+            raise ClusterUnreachable(_NOT_KUBERNETES)
+        return found[:60]
 
     def get(self, path: str) -> Obj | None:
         """The object, or None when there is none."""
@@ -68,12 +65,13 @@ class Kube:
         query: list[tuple[str, str]] = [("limit", str(_PAGE))]
         query += [("labelSelector", labels)] if labels else []
         following = ""
-        while True:
+        for _ in range(_MAX_PAGES):
             answer = self._call("GET", path, query + ([("continue", following)] if following else []))
-            yield from answer["items"]
-            following = answer.get("metadata", {}).get("continue", "")
+            yield from _objects(answer)
+            following = (answer.get("metadata") or {}).get("continue", "")
             if not following:
                 return
+        raise ClusterUnreachable("The Kubernetes API lists without end.")
 
     def apply(self, manifest: Obj) -> Obj:
         """Server-side apply; fields that others own are taken over."""
@@ -114,11 +112,13 @@ class Kube:
     ) -> Obj:
         response = self._send(method, path, query or [], body, content_type, READ_TIMEOUT_S)
         with _translated():
-            content = response.read()
+            content = response.read(_MAX_ANSWER_BYTES)
         try:
-            answer: Obj = json.loads(content)
-        except ValueError as error:
-            raise ClusterUnreachable("The server does not answer as a Kubernetes API.") from error
+            answer = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ClusterUnreachable(_NOT_KUBERNETES) from error
+        if not isinstance(answer, dict):
+            raise ClusterUnreachable(_NOT_KUBERNETES)
         return answer
 
     def _send(
@@ -130,6 +130,13 @@ class Kube:
                 auth_settings=["BearerToken"], _preload_content=False, _request_timeout=(CONNECT_TIMEOUT_S, read_s),
             )  # fmt: skip
         return response
+
+
+def _objects(answer: Obj) -> list[Obj]:
+    items = answer.get("items")
+    if not isinstance(items, list) or not all(isinstance(item, dict) and "metadata" in item for item in items):
+        raise ClusterUnreachable(_NOT_KUBERNETES)
+    return items
 
 
 class _Absent(ManifestRejected):
@@ -168,6 +175,8 @@ def _answered(error: ApiException) -> Exception:
     """The error that an answer of the API server means."""
     if not error.status:
         return _untrusted()
+    if 300 <= error.status < 400:  # never followed: it would carry the credentials elsewhere
+        return ClusterUnreachable(_NOT_KUBERNETES)
     message = _message(error)
     if error.status == 401:
         return KubeconfigInvalid("The cluster refused the credentials of the kubeconfig.",

@@ -20,6 +20,7 @@ from foundry_sim.plans import Plan, PlanMemory
 from foundry_sim.precision import Precision
 from foundry_sim.weights import Layout
 
+from functions.cluster.errors import InsufficientCapacity
 from functions.cluster.manifests import PORT
 from functions.cluster.schemas import DeviceGroup, ModelFacts, Price
 
@@ -42,7 +43,7 @@ class Checked:
 
 def check(plan: Plan, model: ModelFacts, group: DeviceGroup, served_name: str) -> Checked:
     """Raises ``Invalid`` with code ``plan_invalid``, ``plan_not_deployable``, ``plan_does_not_fit``, ``plan_outdated``
-    or ``config_invalid``."""
+    or ``config_invalid``, and ``InsufficientCapacity`` for more devices than there are."""
     check_storable(model.config, what="config", max_bytes=MAX_CONFIG_BYTES)
     _check_numbers(plan)
     device = _device(plan, group)
@@ -92,6 +93,9 @@ def _check_devices(plan: Plan, group: DeviceGroup) -> None:
     per_replica = plan.tp * plan.pp * plan.dp
     if min(plan.tp, plan.pp, plan.dp, plan.ep, plan.replicas) < 1 or plan.devices != per_replica * plan.replicas:
         raise Invalid("The plan's devices are not replicas × tp × pp × dp.", code="plan_invalid")
+    if plan.devices > group.devices:
+        raise InsufficientCapacity(f"The plan needs {plan.devices:,} devices; {group.name} has {group.devices:,}.",
+                                   next_action="Add nodes, or choose a smaller plan.")  # fmt: skip
     if per_replica > group.devices_per_node:
         raise Invalid(
             f"A replica of {per_replica} devices spans nodes of {group.devices_per_node}: it cannot be deployed yet.",
@@ -184,13 +188,18 @@ def _device_price(plan: Plan, group: DeviceGroup, device: Device) -> int:
 
 
 def token_price(cost_nanos_per_hour: int, plan: Plan) -> Price:
-    """All cost on output tokens at the predicted throughput: that is how plans are compared."""
-    tokens_per_hour = round(plan.predicted.output_tokens_per_s * 3600)
-    if tokens_per_hour < 1:
-        return Price(input_nanos_per_token=_input_price(cost_nanos_per_hour, plan), output_nanos_per_token=0)
-    return Price(input_nanos_per_token=0, output_nanos_per_token=ratio(cost_nanos_per_hour, 1, tokens_per_hour))
+    """All cost on output tokens at the predicted throughput, which is how plans are compared; embeddings have none,
+    so there it is on input tokens."""
+    output = _per_token(cost_nanos_per_hour, plan.predicted.output_tokens_per_s)
+    if output is not None:
+        return Price(input_nanos_per_token=0, output_nanos_per_token=output)
+    return Price(
+        input_nanos_per_token=_per_token(cost_nanos_per_hour, plan.predicted.input_tokens_per_s) or 0,
+        output_nanos_per_token=0,
+    )
 
 
-def _input_price(cost_nanos_per_hour: int, plan: Plan) -> int:
-    """Embeddings have no output tokens."""
-    return ratio(cost_nanos_per_hour, 1, max(1, round(plan.predicted.input_tokens_per_s * 3600)))
+def _per_token(cost_nanos_per_hour: int, tokens_per_s: float) -> int | None:
+    """At least one nano-USD, so that nothing that costs is free; None where no token comes in an hour."""
+    tokens_per_hour = round(tokens_per_s * 3600)
+    return max(min(cost_nanos_per_hour, 1), ratio(cost_nanos_per_hour, 1, tokens_per_hour)) if tokens_per_hour else None

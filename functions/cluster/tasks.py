@@ -58,8 +58,11 @@ def discover_nodes(context: TaskContext) -> Output:
 
 def discover(cluster_id: str) -> list[Node]:
     """Read the nodes and keep them."""
-    found = [node_of(obj) for obj in kube_of(cluster_id).items("/api/v1/nodes")]
-    nodes, groups = grouped(found)
+    try:
+        nodes, groups = grouped([node_of(obj) for obj in kube_of(cluster_id).items("/api/v1/nodes")])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.exception("nodes", extra={"cluster_id": cluster_id})
+        raise ClusterUnreachable("The cluster describes its nodes in a way that Kubernetes does not.") from error
     clusters.keep_nodes(cluster_id, nodes, groups)
     return nodes
 

@@ -246,3 +246,30 @@ def test_addons_that_cannot_be_installed(
 def test_roles(call: Call, simulated: SimulatedCluster, role: str, write: int, read: int) -> None:
     assert call("POST", "/clusters", request(simulated.kubeconfig_yaml()), role).status == write
     assert call("GET", "/clusters", principal=role).status == read
+
+
+def test_nodes_that_make_no_sense_are_the_clusters_fault(
+    call: Call, flow: Any, simulated: SimulatedCluster, core: kubernetes.CoreV1Api
+) -> None:
+    status = {"allocatable": {"cpu": "8", "nvidia.com/gpu": "8"}, "conditions": [{"type": "Ready", "status": "True"}]}
+    annotations = {"hami.io/node-nvidia-register": "[5, null, {}]"}
+    core.create_node({"metadata": {"name": "odd", "annotations": annotations}, "status": status})
+    accepted = call("POST", "/clusters", request(simulated.kubeconfig_yaml())).ok(202)
+    run, state = runs.get(accepted["run"]["id"]), dict[str, Any]()
+    for step in ("connect", "discover_nodes"):
+        flow.perform(run, step, state)
+    core.delete_node("odd")
+    assert call("GET", f"/clusters/{accepted['cluster']['id']}").ok()["node_count"] == 6
+
+
+def test_hostile_nodes(call: Call, flow: Any, simulated: SimulatedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile: list[dict[str, Any]] = [
+        {"metadata": {}}, {"metadata": 5}, {"metadata": {"name": "x", "labels": 5}},
+        {"metadata": {"name": "x"}, "status": {"allocatable": {"cpu": "many"}}},
+        {"metadata": {"name": "x"}, "spec": {"taints": [5]}},
+    ]  # fmt: skip
+    for number, node in enumerate(hostile):
+        monkeypatch.setattr("functions.cluster.kube.Kube.items", lambda self, path, node=node: iter([node]))
+        accepted = call("POST", "/clusters", request(simulated.kubeconfig_yaml(), name=f"h{number}")).ok(202)
+        run = flow.drive(accepted["run"]["id"])
+        assert run.error and run.error.code == "cluster_unreachable", node

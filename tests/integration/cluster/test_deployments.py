@@ -12,8 +12,10 @@ from foundry_core.runs import RunError
 from foundry_local.kube import Fault, SimulatedCluster
 from kubernetes import client as kubernetes
 
+from functions.cluster.capacity import Reservation
 from functions.cluster.handler import task
 from functions.cluster.services import deployments
+from functions.cluster.store import clusters as store
 
 Call = Callable[..., Any]
 DEPLOYMENTS = "/projects/prj_1/deployments"
@@ -188,6 +190,16 @@ def test_a_name_taken_at_the_gateway_takes_everything_back(
     assert_nothing_left(call, deployment_id, body["cluster_id"], core)
 
 
+def test_a_manifest_that_the_cluster_rejects_takes_everything_back(
+    call: Call, body: dict[str, Any], flow: Any, core: kubernetes.CoreV1Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("functions.cluster.manifests.PORT", 123_456)
+    deployment_id, run_id = start(call, body)
+    run = flow.drive(run_id)
+    assert run.error and run.error.code == "manifest_rejected" and "port" in run.error.detail.lower()
+    assert_nothing_left(call, deployment_id, body["cluster_id"], core)
+
+
 def test_tasks_may_run_twice(call: Call, body: dict[str, Any], flow: Any, core: kubernetes.CoreV1Api) -> None:
     deployment_id, run_id = start(call, body)
     run, state = runs.get(run_id), dict[str, Any]()
@@ -234,6 +246,20 @@ def test_capacity_is_promised_once(
 
 def resized(plan: dict[str, Any], replicas: int) -> dict[str, Any]:
     return {**plan, "replicas": replicas, "devices": replicas * plan["tp"] * plan["pp"] * plan["dp"]}
+
+
+def test_two_deployments_that_reserve_at_once(call: Call, body: dict[str, Any]) -> None:
+    """The slower one sees what the faster one took."""
+    cluster_id, seen = body["cluster_id"], list[int]()
+
+    def slow(held: Any) -> None:
+        if not seen:
+            store.reserve(cluster_id, lambda held: held.update(a=Reservation(group="g", pod_gpus=[8])))
+        seen.append(len(held))
+        held["b"] = Reservation(group="g", pod_gpus=[8])
+
+    store.reserve(cluster_id, slow)
+    assert seen == [0, 1] and call("GET", f"/clusters/{cluster_id}").ok()["gpus_reserved"] == 16
 
 
 def test_a_namespace_that_is_not_ours_is_left_alone(

@@ -77,6 +77,10 @@ def status(message: str) -> bytes:
         (503, b"", TransientError),
         (504, status("timeout"), TransientError),
         (200, b"<html>hello</html>", ClusterUnreachable),
+        (200, b"[" * 100_000, ClusterUnreachable),
+        (200, b"[]", ClusterUnreachable),
+        (200, b"{}", ClusterUnreachable),
+        (200, b'{"gitVersion": 5}', ClusterUnreachable),
     ],
 )
 def test_answers(server: Server, kube: Kube, code: int, body: bytes, error: type[Exception]) -> None:
@@ -97,6 +101,36 @@ def test_nothing_is_retried_here(server: Server, kube: Kube) -> None:
     with pytest.raises(TransientError):
         kube.version()
     assert len(calls) == 1
+
+
+def test_a_redirect_is_not_followed(server: Server, kube: Kube) -> None:
+    """It would carry the bearer token to whoever the server names."""
+    seen = []
+
+    def answer(handler: Any) -> None:
+        seen.append(handler.path)
+        handler.send_response(307)
+        handler.send_header("location", f"http://127.0.0.1:{server.server_address[1]}/elsewhere")
+        handler.send_header("content-length", "0")
+        handler.end_headers()
+
+    server.answer = answer  # type: ignore[method-assign]
+    with pytest.raises(ClusterUnreachable):
+        kube.version()
+    assert seen == ["/version"]
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"items": 5}', b'{"items": [5]}', b'{"items": [{}]}'])
+def test_lists_that_are_none(server: Server, kube: Kube, body: bytes) -> None:
+    server.answer = answers(200, body)  # type: ignore[method-assign]
+    with pytest.raises(ClusterUnreachable):
+        list(kube.items("/api/v1/nodes"))
+
+
+def test_a_list_without_end(server: Server, kube: Kube) -> None:
+    server.answer = answers(200, b'{"items": [], "metadata": {"continue": "more"}}')  # type: ignore[method-assign]
+    with pytest.raises(ClusterUnreachable, match="without end"):
+        list(kube.items("/api/v1/nodes"))
 
 
 def test_a_broken_connection_is_worth_another_try(server: Server, kube: Kube) -> None:

@@ -23,7 +23,7 @@ def changed(body: dict[str, Any], **plan: Any) -> dict[str, Any]:
         ({"devices": 1, "replicas": 4}, "plan_invalid"),
         ({"replicas": 0, "devices": 0}, "plan_invalid"),
         ({"tp": -1, "replicas": -2, "devices": 2}, "plan_invalid"),
-        ({"tp": 16, "devices": 32}, "plan_not_deployable"),
+        ({"tp": 16, "devices": 16, "replicas": 1}, "plan_not_deployable"),
         ({"engine": "trtllm"}, "plan_not_deployable"),
         ({"engine": "x; rm -rf /"}, "plan_not_deployable"),
         ({"device": "a100_sxm"}, "plan_outdated"),
@@ -36,6 +36,12 @@ def test_a_plan_that_cannot_be_is_refused(call: Call, body: dict[str, Any], plan
     problem = call("POST", DEPLOYMENTS, changed(body, **plan)).problem(422, code)
     assert problem["detail"]
     assert call("GET", DEPLOYMENTS).ok()["items"] == []
+
+
+def test_more_devices_than_there_are(call: Call, body: dict[str, Any]) -> None:
+    for replicas in (17, 10**15):
+        plan = changed(body, replicas=replicas, devices=replicas)
+        call("POST", DEPLOYMENTS, plan).problem(409, "insufficient_capacity")
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,28 @@ def test_a_config_becomes_exact_facts(call: Call, file: str, parameters: int, kv
     assert model["weight_bytes"]["checkpoint"] == pytest.approx(2 * parameters, rel=0.001)
 
 
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("llama-3.1-8b-instruct.json", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("qwen3-30b-a3b.json", "Qwen/Qwen3-30B-A3B"),
+        ("deepseek-v2-lite.json", "deepseek-ai/DeepSeek-V2-Lite"),
+    ],
+)
+def test_the_examples_are_what_is_bundled(call: Call, file: str, source: str) -> None:
+    config = json.loads((EXAMPLES / file).read_text())
+    ours = call("POST", "/models", {"name": "ours", "config": config}).ok(201)
+    known = call("POST", "/models", {"name": "known", "source": source}).ok(201)
+    assert ours["architecture"] == known["architecture"] and ours["weight_bytes"] == known["weight_bytes"]
+    assert known["repository"] == source and ours["repository"] is None
+
+
+@pytest.mark.parametrize("repository", ["--trust-remote-code", "a b", "$(id)", "a\nb", ""])
+def test_a_repository_is_a_name(call: Call, repository: str) -> None:
+    body = {"name": "m", "config": DENSE, "repository": repository}
+    call("POST", "/models", body).problem(422, "invalid_request")
+
+
 def test_create_answers_where_the_model_is(call: Call, model: dict[str, Any]) -> None:
     answer = call("POST", "/models", {"name": "other", "config": DENSE})
     assert answer.headers["location"] == f"/models/{answer.body['id']}"
