@@ -113,7 +113,8 @@ class Layer:
 class Architecture:
     """A model's size facts. ``blocks`` is the truth, one entry per layer; the flat fields describe the first
     attention layer and the first MoE layer, which is all of them for most models. ``vision_counted`` is False when the
-    config has a vision tower of an unknown kind: the model then counts as text only."""
+    config has a vision tower of an unknown kind: the model then counts as text only. ``family_known`` is False when the
+    model type is new to us: its fields are then read as a Llama-like decoder's."""
 
     name: str
     model_type: str
@@ -133,6 +134,7 @@ class Architecture:
     other_parameters: int = 0
     vision_parameters: int = 0
     vision_counted: bool = True
+    family_known: bool = True
     encoder_blocks: tuple[Layer, ...] = field(default=(), repr=False)
     mtp_layers: int = 0
     mtp_parameters: int = 0

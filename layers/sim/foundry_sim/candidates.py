@@ -172,11 +172,18 @@ def memory_of(
 ) -> MemoryBudget | None:
     """The budget at the workload's length; None when one request of the longest length would not fit."""
     work = request.workload
-    found = budget(
-        architecture, block.device, block.variant.precision, tp=layout.tp, pp=layout.pp, ep=layout.ep, dp=layout.dp,
-        limits=block.limits, context_tokens=work.input_tokens + work.output_tokens, prompt_tokens=work.input_tokens,
-    )  # fmt: skip
-    return found if found.fits and found.free_kv_bytes >= found.kv_bytes_per_token * longest else None
+
+    def at(context: int, prompt: int) -> MemoryBudget:
+        return budget(
+            architecture, block.device, block.variant.precision, tp=layout.tp, pp=layout.pp, ep=layout.ep, dp=layout.dp,
+            limits=block.limits, context_tokens=context, prompt_tokens=prompt,
+        )  # fmt: skip
+
+    found = at(work.input_tokens + work.output_tokens, work.input_tokens)
+    if not found.fits:
+        return None
+    roomy = found.free_kv_bytes >= found.kv_bytes_per_token * longest
+    return found if roomy or at(longest, longest).fits else None
 
 
 def _replica_counts(request: SimulationRequest, block: Block, layout: Layout) -> list[int]:

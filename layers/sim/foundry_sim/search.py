@@ -216,6 +216,10 @@ def _warnings(request: SimulationRequest, architecture: Architecture, plans: lis
         found.append(f"Prices are assumptions of {prices_as_of()[0]}; give your own for a real comparison.")
     if plans and not plans[0].in_domain:
         found.append("The best plan lies outside the measured data, so its interval is wide: benchmark it first.")
+    if not architecture.family_known:
+        found.append(f"Model type {architecture.model_type} is unknown: its config was read like Llama's.")
+    if not architecture.vision_counted:
+        found.append("The vision part of this model is not counted: memory and time are those of its text part.")
     if architecture.task != "generate":
         found.append(f"{architecture.name} returns vectors or scores: only time to result and throughput apply.")
     return found

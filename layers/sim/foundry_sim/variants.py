@@ -34,6 +34,8 @@ class Variant:
 def engines_for(architecture: Architecture, device: Device, wanted: list[str]) -> list[str]:
     """Those of the wanted engines that run this kind of model on this device."""
     known = _OLD.get(device.generation, _ENGINES.get(device.vendor, ()))
+    if architecture.encoder_blocks:  # none of these servers runs encoder-decoder models
+        return []
     serves = known if architecture.task == "generate" else tuple(name for name in known if name in _ENCODERS)
     return [engine for engine in wanted if engine in serves]
 

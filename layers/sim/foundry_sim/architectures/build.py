@@ -9,7 +9,7 @@ from typing import Any
 
 from foundry_sim.architecture import Architecture, FeedForward, Layer, Mixer
 from foundry_sim.architectures import checkpoint, ends, feedforward, mixers, recurrent, special, vision
-from foundry_sim.architectures.families import Family, family_name, family_of
+from foundry_sim.architectures.families import FAMILIES, Family, family_name, family_of
 from foundry_sim.architectures.kinds import mixer_kinds, moe_flags
 from foundry_sim.architectures.reader import LAYERS_MAX, POSITIONS_MAX, VOCAB_MAX, Reader
 from foundry_sim.errors import ArchitectureError
@@ -223,6 +223,7 @@ def _assemble(
         other_parameters=ends.other_parameters(top, text, family, family_name(model_type), vocab, hidden),
         vision_parameters=tower or 0,
         vision_counted=tower is not None,
+        family_known=family_name(model_type) in FAMILIES,
         encoder_blocks=encoder,
         mtp_layers=mtp_layers,
         mtp_parameters=mtp_layers * (blocks[-1].parameters + 2 * hidden * hidden + 3 * hidden),
