@@ -35,6 +35,8 @@ class MetricsStack(FoundryStack):
         self.bucket = self._bucket(self.loads)
         self.loader.set("METERING_BUCKET", self.bucket.bucket_name)
         self.loader.allow_objects(("s3:GetObject",), self.bucket_name, METERING_PREFIX)
+        # Without it S3 answers 403, not 404, for a batch that has expired in the meantime.
+        self.loader.allow(("s3:ListBucket",), self.bucket.bucket_arn)
         self.loader.allow_objects(("s3:PutObject",), self.bucket_name, QUARANTINE_PREFIX)
         self.on_event = DomainFunction(
             self, "metrics", "on_event", config=config, timeout_s=60, memory_mib=256, layers=("metrics",)

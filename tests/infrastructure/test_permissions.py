@@ -35,7 +35,9 @@ OTHER = {
     },
     "cluster-task": {("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY)},
     "sim-api": {("states:StartExecution", "<foundry-test-simulate>")},
-    "metrics-loader": {("s3:GetObject", BATCHES), ("s3:PutObject", QUARANTINE)},
+    "metrics-loader": {
+        ("s3:GetObject", BATCHES), ("s3:PutObject", QUARANTINE), ("s3:ListBucket", "<MeteringFE114A7B>"),
+    },
     "core-relay": {("events:PutEvents", "<foundry-test>")},
 }  # fmt: skip
 STREAM = {"DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"}
