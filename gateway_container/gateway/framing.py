@@ -2,12 +2,19 @@
 
 import re
 
+from gateway.core.headers import TO_CLIENT
+
 CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}")
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: |$)")
 TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 MAX_CHUNK_LINE = 10
 MAX_HEAD_BYTES = 64 << 10
 LENGTH, CHUNKED, UNTIL_CLOSE = range(1, 4)
+# What a header line can be.
+PASSED, DROPPED, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION_CLOSE, EVENT_STREAM = range(6)
+REMEMBERED = 4096
+_status_lines: dict[bytes, tuple[int, bool]] = {}
+_lines: dict[bytes, tuple[int, bytes]] = {}
 
 
 class BadFraming(Exception):
@@ -15,48 +22,85 @@ class BadFraming(Exception):
 
 
 class Head:
-    """Status and headers of a response, names in lower case."""
+    """Status and framing of a response, and the header lines that are passed on.
 
-    __slots__ = ("framing", "headers", "keep_alive", "length", "status")
+    Engines repeat themselves: what a line means is remembered, so that most lines cost one look-up.
+    """
+
+    __slots__ = ("event_stream", "framing", "keep_alive", "length", "passed", "status")
 
     def __init__(self, head: bytes) -> None:
         lines = head.split(b"\r\n")
-        match = STATUS_LINE.match(lines[0])
-        if match is None:
-            raise BadFraming("status line")
-        self.status = int(match[1])
-        self.keep_alive = lines[0][7] == 0x31
+        first = _status_lines.get(lines[0])
+        self.status, self.keep_alive = first if first is not None else _status_line(lines[0])
         self.framing = UNTIL_CLOSE
         self.length = -1
-        self.headers: list[tuple[bytes, bytes]] = []
-        for line in lines[1:]:
-            name, colon, value = line.partition(b":")
-            if not colon or TOKEN.fullmatch(name) is None or b"\n" in value or b"\r" in value or b"\0" in value:
-                raise BadFraming("header line")
-            self._header(name.lower(), value.strip(b" \t"))
+        self.passed: list[bytes] = []
+        self.event_stream = False
+        del lines[0]
+        for line in lines:
+            kind, value = _lines.get(line) or _header_line(line)
+            if kind == PASSED:
+                self.passed.append(value)
+            elif kind != DROPPED:
+                self._special(kind, value)
         if self.framing == UNTIL_CLOSE and self.status not in (204, 304):
             self.keep_alive = False
 
-    def _header(self, name: bytes, value: bytes) -> None:
-        if name == b"content-length":
-            self._content_length(value)
-        elif name == b"transfer-encoding":
-            if value.lower() != b"chunked" or self.framing != UNTIL_CLOSE:
+    def _special(self, kind: int, value: bytes) -> None:
+        if kind == CONTENT_LENGTH:
+            length = int(value)
+            if self.framing == CHUNKED or (self.framing == LENGTH and self.length != length):
+                raise BadFraming("content-length")
+            self.framing, self.length = LENGTH, length
+        elif kind == TRANSFER_ENCODING:
+            if self.framing != UNTIL_CLOSE:
                 raise BadFraming("transfer-encoding")
             self.framing = CHUNKED
-        elif name == b"connection":
-            if b"close" in value.lower():
-                self.keep_alive = False
+        elif kind == CONNECTION_CLOSE:
+            self.keep_alive = False
         else:
-            self.headers.append((name, value))
+            self.event_stream = True
+            self.passed.append(value)
 
-    def _content_length(self, value: bytes) -> None:
-        if not value.isdigit() or len(value) > 15 or self.framing == CHUNKED:
+
+def _status_line(line: bytes) -> tuple[int, bool]:
+    match = STATUS_LINE.match(line)
+    if match is None:
+        raise BadFraming("status line")
+    meaning = int(match[1]), line[7] == 0x31
+    if len(line) < 64 and len(_status_lines) < REMEMBERED:
+        _status_lines[line] = meaning
+    return meaning
+
+
+def _header_line(line: bytes) -> tuple[int, bytes]:
+    if line[:16].lower() == b"content-length: " and line[16:].isdigit() and len(line) < 32:
+        return CONTENT_LENGTH, line[16:]
+    name, colon, value = line.partition(b":")
+    if not colon or TOKEN.fullmatch(name) is None or b"\n" in value or b"\r" in value or b"\0" in value:
+        raise BadFraming("header line")
+    name = name.lower()
+    meaning = _meaning(name, value.strip(b" \t"))
+    if name not in (b"date", b"content-length", b"x-request-id") and len(line) < 256 and len(_lines) < REMEMBERED:
+        _lines[line] = meaning
+    return meaning
+
+
+def _meaning(name: bytes, value: bytes) -> tuple[int, bytes]:
+    if name == b"content-length":
+        if not value.isdigit() or len(value) > 15:
             raise BadFraming("content-length")
-        if self.framing == LENGTH and self.length != int(value):
-            raise BadFraming("two content-lengths")
-        self.framing = LENGTH
-        self.length = int(value)
+        return CONTENT_LENGTH, value
+    if name == b"transfer-encoding":
+        if value.lower() != b"chunked":
+            raise BadFraming("transfer-encoding")
+        return TRANSFER_ENCODING, b""
+    if name == b"connection":
+        return (CONNECTION_CLOSE if b"close" in value.lower() else DROPPED), b""
+    if name == b"content-type" and value.lower().startswith(b"text/event-stream"):
+        return EVENT_STREAM, b"%b: %b\r\n" % (name, value)
+    return (PASSED, b"%b: %b\r\n" % (name, value)) if name in TO_CLIENT else (DROPPED, b"")
 
 
 class Dechunker:

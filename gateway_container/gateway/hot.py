@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from hashlib import sha256
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ from starlette.applications import Starlette
 
 from gateway.core.authorise import refuse_blocked
 from gateway.core.call import INFERENCE_PATHS
-from gateway.core.headers import client_ip, token_of
+from gateway.core.headers import client_ip
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
-from gateway.pool import Pools
-from gateway.runtime import Gateway
+from gateway.header_names import HeaderNames
+from gateway.pool import Pool, Pools
+from gateway.runtime import Gateway, now_ms
 from gateway.side import Side
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.front import Front
 
 log = logging.getLogger("gateway.hot")
-REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus}
 
 
 class Hot:
@@ -34,18 +36,24 @@ class Hot:
         self.policy = gateway.policy
         self.settings = gateway.settings
         self.loop = asyncio.get_running_loop()
-        self.paths = frozenset(path.encode("ascii") for path in INFERENCE_PATHS)
+        self.paths = {path.encode("ascii"): path for path in INFERENCE_PATHS}
         self.pools = Pools(gateway.settings.connect_timeout_s)
         self.side = Starlette(routes=Side(gateway).routes())
         self.fronts: set[Front] = set()
+        self.now_s = time.monotonic()  # read once per event: see tell_time
+        self.now_ms = now_ms()
+        self._wall_ms = self.now_ms - int(self.now_s * 1000)
+        self.draining = False
         self.tick = 0  # seconds since the start, advanced by the sweep
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lines: dict[tuple[Deployment, str], bytes] = {}
-        gateway.on_swap.append(self._lines.clear)
+        self.targets: dict[tuple[Deployment, str], tuple[Pool, bytes]] = {}
+        gateway.on_swap.append(self.targets.clear)
 
-    @property
-    def draining(self) -> bool:
-        return self.gateway.draining
+    def tell_time(self) -> float:
+        """Read the clocks. Everything that happens within one event happens at one time."""
+        now_s = self.now_s = time.monotonic()
+        self.now_ms = int(now_s * 1000.0) + self._wall_ms
+        return now_s
 
     def admit(self, front: "Front") -> bool:
         """Count a new connection. False when there are too many."""
@@ -55,27 +63,35 @@ class Hot:
     def forget(self, front: "Front") -> None:
         self.fronts.discard(front)
 
-    def authorise(self, flow: "Flow", peer: str, named: dict[bytes, bytes]) -> None:
+    def authorise(self, flow: "Flow", peer: str, named: dict[bytes, bytes], names: HeaderNames) -> None:
         """Find the key, apply the blocking rules. Raises Rejected."""
-        if self.gateway.draining:
-            raise Rejected("draining", retry_after_s=1)
-        address = client_ip(peer, named.get(b"x-forwarded-for", b""), self.gateway.trusted_proxies)
-        self.policy.authorise(flow, token_of(named), address)
+        token = names.token(named)
         snapshot = self.policy.snapshot
-        if snapshot is not None and snapshot.rules:
-            refuse_blocked(snapshot, address, named.get(b"user-agent", b"").decode("latin-1"))
+        if snapshot is not None and not snapshot.rules and not self.draining:
+            key = snapshot.keys.get(sha256(token).digest())
+            if key is not None and not key.guarded:  # nothing else to check: the common case
+                flow.key = key
+                return
+        if self.draining:
+            raise Rejected("draining", retry_after_s=1)
+        forwarded_for = named[names.forwarded_for] if names.forwarded_for else b""
+        address = client_ip(peer, forwarded_for, self.gateway.trusted_proxies)
+        self.policy.authorise(flow, token, address)
+        agent = named[names.user_agent] if names.user_agent else b""
+        assert snapshot is not None
+        refuse_blocked(snapshot, address, agent.decode("latin-1"))
 
-    def request_line(self, deployment: Deployment, path: str) -> bytes:
-        """Request line and Host header, made once per deployment and path."""
-        line = self._lines.get((deployment, path))
-        if line is None:
-            target = deployment.prefix + path.encode("ascii")
-            line = b"POST %b HTTP/1.1\r\nHost: %b\r\n" % (target, deployment.authority)
-            self._lines[deployment, path] = line
-        return line
+    def target(self, deployment: Deployment, path: str) -> tuple[Pool, bytes]:
+        """Where to send a request: the pool, and the request line with the Host header; made once."""
+        target = self.targets.get((deployment, path))
+        if target is None:
+            address = deployment.prefix + path.encode("ascii")
+            line = b"POST %b HTTP/1.1\r\nHost: %b\r\n" % (address, deployment.authority)
+            target = self.targets[deployment, path] = self.pools.of(deployment), line
+        return target
 
-    def reason(self, status: int) -> bytes:
-        return REASONS.get(status, b"Status")
+    def status_line(self, status: int) -> bytes:
+        return STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run something beside; a crash in it is logged, not lost."""
@@ -94,18 +110,19 @@ class Hot:
         while True:
             await asyncio.sleep(1.0)
             self.tick += 1
-            now_s = time.monotonic()
+            self._wall_ms = now_ms() - int(time.monotonic() * 1000)
+            now_s = self.tell_time()
             for front in list(self.fronts):
                 front.sweep(now_s)
             self.pools.sweep(now_s)
 
     async def drain(self) -> None:
         """Let requests under way finish, at most ``drain_s``; new ones are sent away."""
-        self.gateway.draining = True
+        self.draining = self.gateway.draining = True
         ends_s = time.monotonic() + self.settings.drain_s
         while self.fronts and time.monotonic() < ends_s:
             for front in list(self.fronts):
-                front.sweep(time.monotonic())
+                front.sweep(self.tell_time())
             await asyncio.sleep(0.05)
         for front in list(self.fronts):
             front.transport.abort()

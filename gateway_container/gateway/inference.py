@@ -10,8 +10,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.core import usage as usages
 from gateway.core.authorise import refuse_blocked
+from gateway.core.exchange import Exchange
 from gateway.core.headers import TO_CLIENT, TO_UPSTREAM, client_ip, token_of
-from gateway.core.policy import Exchange
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
 from gateway.core.usage import StreamReader, Usage
@@ -40,9 +40,9 @@ class Inference:
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.named = dict(self.headers)
         self.peer = scope["client"][0] if scope.get("client") else ""
-        request_id = self.named.get(b"x-request-id", b"").decode("latin-1")
         event_id = self.policy.new_event_id()
-        self.exchange = Exchange(event_id, scope["path"], time.monotonic(), now_ms(), request_id)
+        self.exchange = Exchange(event_id, scope["path"], time.monotonic(), now_ms())
+        self.exchange.name_by(self.named.get(b"x-request-id", b""))
         self.sent_status = 0
         self.reader: StreamReader | None = None
         self.parts: list[bytes] = []
@@ -74,8 +74,8 @@ class Inference:
         assert self.policy.snapshot is not None
         refuse_blocked(self.policy.snapshot, address, self.named.get(b"user-agent", b"").decode("latin-1"))
         body = await self._read_body()
-        self.policy.address(exchange, body, self.named.get(b"content-type", b""))
-        await self.gateway.reserve(exchange)
+        if self.policy.admit(exchange, body, self.named.get(b"content-type", b""), now_ms()) is not None:
+            await self.gateway.reserve(exchange)
         response = await self._attempts()
         try:
             return await self._pass_on(response)

@@ -35,14 +35,14 @@ class RowSegment:
         self.rows = 0
         self._map = _map_new(path, size) if path is not None else mmap.mmap(-1, size)
 
-    def append(self, row: bytes) -> bool:
-        """Write one row; False when it does not fit any more."""
-        end = self.at + len(row) + 1
+    def append(self, lines: bytes, rows: int) -> bool:
+        """Write JSON lines; False when they do not fit any more."""
+        end = self.at + len(lines)
         if end > self.size:
             return False
-        self._map[self.at : end] = row + b"\n"
+        self._map[self.at : end] = lines
         self.at = end
-        self.rows += 1
+        self.rows += rows
         return True
 
     def content(self) -> bytes:

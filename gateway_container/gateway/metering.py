@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.core.meter import Row, encode_row
+from gateway.core.meter import Row, encode_rows
 from gateway.journal import RowSegment, read_rows
 
 log = logging.getLogger("gateway.metering")
@@ -41,27 +41,46 @@ class Meter:
         self.boot = boot
         self.batch_rows = batch_rows
         self.flush_s = flush_s
+        self.observe: Callable[[Row], None] = lambda row: None
         self.rows = 0
         self.uploaded = 0
         self.waiting: deque[Batch] = deque(Batch(p.stem, p) for p in sorted(directory.glob("*.rows")))
         self._upload = upload
         self._number = 0
+        self._fresh: list[Row] = []
         self._batch_id = ""
         self._full = asyncio.Event()
         self._uploading = asyncio.Lock()
         self._segment = self._open()
 
     def add(self, row: Row) -> None:
-        line = encode_row(row)
-        if not self._segment.append(line):
-            self.seal()
-            self._segment.append(line)
-        self.rows += 1
+        """Take a row; those of one turn of the event loop are written together."""
+        if not self._fresh:
+            asyncio.get_running_loop().call_soon(self.write)
+        self._fresh.append(row)
+
+    def write(self) -> None:
+        """Put the rows taken so far into the segment."""
+        rows, self._fresh = self._fresh, []
+        if not rows:
+            return
+        self.rows += len(rows)
+        for row in rows:
+            self.observe(row)
+        lines = encode_rows(rows)
+        if not self._segment.append(lines, len(rows)):
+            self._seal_segment()
+            if not self._segment.append(lines, len(rows)):
+                raise OverflowError("the rows of one turn do not fit a segment")
         if self._segment.rows >= self.batch_rows:
-            self.seal()
+            self._seal_segment()
 
     def seal(self) -> None:
         """Close the segment under way and queue it; an empty one is kept."""
+        self.write()
+        self._seal_segment()
+
+    def _seal_segment(self) -> None:
         segment = self._segment
         if not segment.rows:
             return
@@ -104,7 +123,7 @@ class Meter:
         try:
             content = await asyncio.to_thread(batch.read)
             if content:
-                packed = await asyncio.to_thread(gzip.compress, content, 6, mtime=0)
+                packed = await asyncio.to_thread(gzip.compress, content, 1, mtime=0)
                 await self._upload(batch.batch_id, content.count(b"\n"), packed)
                 self.uploaded += content.count(b"\n")
         except Exception as error:  # whatever went wrong, the rows must not be lost

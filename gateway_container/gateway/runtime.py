@@ -13,10 +13,11 @@ import httpx
 
 from gateway.control import ControlPlane, ControlPlaneAway
 from gateway.core import wire
+from gateway.core.exchange import Exchange
 from gateway.core.health import eject_outliers
-from gateway.core.limit import Lease, Scope
+from gateway.core.lease import Lease, Scope
 from gateway.core.meter import Row
-from gateway.core.policy import Exchange, Policy
+from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import BrokenSnapshot, load
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot
@@ -44,11 +45,13 @@ class Gateway:
         self.lock = DirectoryLock(self.directory)
         self.control = ControlPlane(settings.control_plane_url, settings.gateway_token, settings.name, transport)
         self.policy = Policy(settings.name, self.boot, settings.open_bounds)
+        self.telemetry = Telemetry()
         self.meter = Meter(
             self.directory, self.boot.rstrip("-"), self.control.upload, settings.batch_rows, settings.flush_s
         )
+        self.meter.observe = self.telemetry.add
+        self.emit: Callable[[Row], None] = self.meter.add
         self.journal = LeaseJournal(self.directory / "leases")
-        self.telemetry = Telemetry()
         self.trusted_proxies = tuple(ip_network(cidr, strict=False) for cidr in settings.trusted_proxies)
         self.draining = False
         self.config_errors = 0
@@ -83,10 +86,6 @@ class Gateway:
         self.journal.drop()
         await self.control.close()
         self.lock.__exit__(None, None, None)
-
-    def emit(self, row: Row) -> None:
-        self.meter.add(row)
-        self.telemetry.add(row)
 
     # --- config -------------------------------------------------------------------------------------------------
 
@@ -142,7 +141,7 @@ class Gateway:
         """Hold the worst case, waiting for a lease where one may come. Raises Rejected."""
         policy = self.policy
         deadline_s = time.monotonic() + self.settings.lease_wait_s
-        short = policy.reserve(exchange, now_ms())
+        short = policy.reserve(exchange, now_ms()) if exchange.plan else None
         while short is not None:
             refusal = policy.refusal(short, now_ms())
             left_s = deadline_s - time.monotonic()

@@ -21,6 +21,8 @@ class Settings:
     gateway_id: str = ""
     host: str = "127.0.0.1"
     port: int = 8080
+    workers: int = 0  # 0: one per core
+    log_level: str = "INFO"
     poll_s: float = 1.0
     flush_s: float = 5.0
     batch_rows: int = 5000

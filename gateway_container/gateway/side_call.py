@@ -24,8 +24,8 @@ class SideCall:
         self.front = front
         self.keep_alive = True
         self.problem: Rejected | None = None
-        self.size = 0
-        self._parts: list[bytes] = []
+        self.body = b""
+        self.max_body_bytes = MAX_SIDE_BODY_BYTES
         self._task: asyncio.Task[None] | None = None
         self._started_s = 0.0
         self._status = 0
@@ -46,13 +46,6 @@ class SideCall:
             "server": None,
         }
 
-    def add(self, data: bytes) -> None:
-        self._parts.append(data)
-        self.size += len(data)
-        if self.size > MAX_SIDE_BODY_BYTES:
-            self.problem = Rejected("body_too_large")
-            self._parts.clear()
-
     def run(self) -> None:
         if self.problem is not None:
             self.front.respond(self.problem, self.problem.body(self._scope["path"]), self.keep_alive)
@@ -70,14 +63,13 @@ class SideCall:
             self.front.done(self)
 
     async def _receive(self) -> dict[str, Any]:
-        body, self._parts = b"".join(self._parts), []
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": self.body, "more_body": False}
 
     async def _send(self, message: Any) -> None:
         """Side answers are small: head and body go out in one piece, and the length is always known."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            lines = [b"HTTP/1.1 %d %b\r\n" % (self._status, self.hot.reason(self._status))]
+            lines = [self.hot.status_line(self._status)]
             lines += [b"%b: %b\r\n" % header for header in message["headers"]]
             if not self.keep_alive:
                 lines.append(b"connection: close\r\n")

@@ -1,6 +1,6 @@
 """Counters of one gateway process in Prometheus' text format."""
 
-from collections import Counter
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from gateway.core.meter import Row
@@ -14,67 +14,70 @@ LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_
 class Histogram:
     """Counts per upper bound in milliseconds."""
 
-    __slots__ = ("buckets", "count", "sum_ms")
+    __slots__ = ("buckets", "sum_ms")
 
     def __init__(self) -> None:
-        self.buckets = [0] * len(LATENCY_BOUNDS_MS)
-        self.count = 0
+        self.buckets = [0] * (len(LATENCY_BOUNDS_MS) + 1)
         self.sum_ms = 0.0
 
     def add(self, value_ms: float) -> None:
-        self.count += 1
         self.sum_ms += value_ms
-        for position, bound in enumerate(LATENCY_BOUNDS_MS):
-            if value_ms <= bound:
-                self.buckets[position] += 1
-                return
+        self.buckets[bisect_left(LATENCY_BOUNDS_MS, value_ms)] += 1
 
     def lines(self, name: str, labels: str) -> list[str]:
         lines, total = [], 0
-        for bound, count in zip(LATENCY_BOUNDS_MS, self.buckets, strict=True):
+        for bound, count in zip((*LATENCY_BOUNDS_MS, "+Inf"), self.buckets, strict=True):
             total += count
             lines.append(f'{name}_bucket{{{labels},le="{bound}"}} {total}')
-        lines.append(f'{name}_bucket{{{labels},le="+Inf"}} {self.count}')
-        return [*lines, f"{name}_sum{{{labels}}} {self.sum_ms:.3f}", f"{name}_count{{{labels}}} {self.count}"]
+        return [*lines, f"{name}_sum{{{labels}}} {self.sum_ms:.3f}", f"{name}_count{{{labels}}} {total}"]
+
+
+class Series:
+    """Sums over the rows of one endpoint, status and outcome."""
+
+    __slots__ = ("e2e", "input_tokens", "output_tokens", "requests", "ttft", "wasted_tokens")
+
+    def __init__(self) -> None:
+        self.requests = self.input_tokens = self.output_tokens = self.wasted_tokens = 0
+        self.ttft, self.e2e = Histogram(), Histogram()
 
 
 class Telemetry:
     """Sums over metering rows: what Prometheus scrapes is the same that is billed."""
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int, str]] = Counter()
-        self.tokens: Counter[tuple[str, str]] = Counter()
-        self.ttft: dict[str, Histogram] = {}
-        self.e2e: dict[str, Histogram] = {}
+        self.series: dict[tuple[str, int, str], Series] = {}
 
     def add(self, row: Row) -> None:
-        endpoint = row.endpoint
-        self.requests[endpoint, row.status, row.outcome] += 1
-        if row.output_tokens or row.input_tokens:
-            self.tokens[endpoint, "input"] += row.input_tokens
-            self.tokens[endpoint, "output"] += row.output_tokens
-            self.tokens[endpoint, "wasted"] += row.wasted_tokens
-        if endpoint not in self.e2e:
-            self.e2e[endpoint], self.ttft[endpoint] = Histogram(), Histogram()
-        self.e2e[endpoint].add(row.e2e_ms)
+        series = self.series.get((row.endpoint, row.status, row.outcome))
+        if series is None:
+            series = self.series[row.endpoint, row.status, row.outcome] = Series()
+        series.requests += 1
+        series.input_tokens += row.input_tokens
+        series.output_tokens += row.output_tokens
+        series.wasted_tokens += row.wasted_tokens
+        series.e2e.add(row.e2e_ms)
         if row.ttft_ms is not None:
-            self.ttft[endpoint].add(row.ttft_ms)
+            series.ttft.add(row.ttft_ms)
 
 
 def exposition(gateway: "Gateway") -> str:
     """All metrics of this process."""
-    telemetry = gateway.telemetry
+    every = [
+        (f'endpoint="{_escape(endpoint)}",status="{status}",outcome="{outcome}"', series)
+        for (endpoint, status, outcome), series in gateway.telemetry.series.items()
+    ]
     lines = ["# TYPE foundry_gateway_requests_total counter"]
-    for (endpoint, status, outcome), count in telemetry.requests.items():
-        labels = f'endpoint="{_escape(endpoint)}",status="{status}",outcome="{outcome}"'
-        lines.append(f"foundry_gateway_requests_total{{{labels}}} {count}")
+    lines += [f"foundry_gateway_requests_total{{{labels}}} {series.requests}" for labels, series in every]
     lines.append("# TYPE foundry_gateway_tokens_total counter")
-    for (endpoint, kind), count in telemetry.tokens.items():
-        lines.append(f'foundry_gateway_tokens_total{{endpoint="{_escape(endpoint)}",kind="{kind}"}} {count}')
-    for name, histograms in (("ttft", telemetry.ttft), ("e2e", telemetry.e2e)):
+    for labels, series in every:
+        for kind in ("input", "output", "wasted"):
+            value = getattr(series, f"{kind}_tokens")
+            lines.append(f'foundry_gateway_tokens_total{{{labels},kind="{kind}"}} {value}')
+    for name in ("ttft", "e2e"):
         lines.append(f"# TYPE foundry_gateway_{name}_ms histogram")
-        for endpoint, histogram in histograms.items():
-            lines += histogram.lines(f"foundry_gateway_{name}_ms", f'endpoint="{_escape(endpoint)}"')
+        for labels, series in every:
+            lines += getattr(series, name).lines(f"foundry_gateway_{name}_ms", labels)
     return "\n".join([*lines, *_gauges(gateway)]) + "\n"
 
 

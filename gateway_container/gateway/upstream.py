@@ -8,6 +8,7 @@ from gateway.framing import CHUNKED, LENGTH, MAX_HEAD_BYTES, UNTIL_CLOSE, BadFra
 from gateway.pool import Pool
 
 if TYPE_CHECKING:
+    from gateway.attempts import Attempts
     from gateway.flow import Flow
 
 NO_BODY = frozenset({204, 304})
@@ -17,19 +18,8 @@ HEAD = 0  # the other states are the framings
 class Upstream(asyncio.Protocol):
     """Belongs to at most one flow at a time; without one it waits in its pool."""
 
-    __slots__ = (
-        "_buffer",
-        "_dechunker",
-        "_left",
-        "_state",
-        "dead",
-        "flow",
-        "idle_since_s",
-        "keep",
-        "pool",
-        "reused",
-        "transport",
-    )
+    __slots__ = ("_buffer", "_dechunker", "_left", "_state", "dead", "flow", "idle_since_s", "keep", "pool", "reused",
+                 "transport")  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -55,16 +45,8 @@ class Upstream(asyncio.Protocol):
         elif self in self.pool.idle:
             self.pool.idle.remove(self)
 
-    def pause_writing(self) -> None:
-        if self.flow is not None:
-            self.flow.upstream_full()
-
-    def resume_writing(self) -> None:
-        if self.flow is not None:
-            self.flow.upstream_ready()
-
-    def begin(self, flow: "Flow", request: bytes) -> None:
-        self.flow = flow
+    def begin(self, flow: "Attempts", request: bytes) -> None:
+        self.flow = cast("Flow", flow)
         self._state = HEAD
         self.transport.write(request)
 
@@ -74,11 +56,11 @@ class Upstream(asyncio.Protocol):
         self.transport.abort()
 
     def release(self) -> None:
-        """The response is complete."""
-        self.flow = None
+        """The response is complete, or was never asked for."""
+        flow, self.flow = self.flow, None
         if self.keep and not self.dead:
             self.reused = True
-            self.idle_since_s = time.monotonic()
+            self.idle_since_s = flow.hot.now_s if flow is not None else time.monotonic()
             self.pool.idle.append(self)
         else:
             self.transport.abort()
@@ -87,8 +69,12 @@ class Upstream(asyncio.Protocol):
         if self.flow is None:  # it speaks out of turn
             self.transport.abort()
             return
+        self.flow.hot.tell_time()
         try:
-            self._take(data)
+            if self._state == HEAD:
+                self._head(data)
+            else:
+                self._take(data)
         except BadFraming:
             flow, self.flow = self.flow, None
             self.transport.abort()
@@ -101,8 +87,6 @@ class Upstream(asyncio.Protocol):
             self._chunked(data)
         elif state == LENGTH:
             self._length(data)
-        elif state == HEAD:
-            self._head(data)
         else:
             self._until_close(data)
 
@@ -130,8 +114,11 @@ class Upstream(asyncio.Protocol):
         flow = self.flow
         assert flow is not None
         self.keep = head.keep_alive
+        if head.status == 200 and 0 < head.length == len(rest) and not head.event_stream:
+            flow.whole(self, head, rest)
+            return
         empty = head.status in NO_BODY or head.length == 0
-        if not flow.answer(self, head, empty):
+        if not flow.answer(head, empty):
             return
         if empty:
             self.keep = self.keep and not rest

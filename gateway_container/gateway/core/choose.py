@@ -30,22 +30,19 @@ class Chooser:
             ready = [d for d in tier if d.open_until_s <= now_s and d.ejected_until_s <= now_s and d not in tried]
             if not ready:
                 continue
+            if routing == "least_outstanding":
+                return self._least_outstanding(ready)
             if routing == "prefix_affinity":
                 return self._by_prefix(ready, body)
-            if len(ready) == 1:
-                return ready[0]
             if routing == "weighted":
                 return self.random.choices(ready, [d.weight for d in ready])[0]
-            if routing == "predicted_latency":
-                return min(ready, key=predicted_wait_s)
-            return self._least_outstanding(ready)
+            return min(ready, key=predicted_wait_s)
         return None
 
     def _least_outstanding(self, ready: Sequence[Deployment]) -> Deployment:
         """Fewest requests in flight per weight; equals take turns."""
         self.turn += 1
-        shift = self.turn % len(ready)
-        best = ready[shift]
+        best = ready[self.turn % len(ready)]
         for deployment in ready:
             if deployment.outstanding * best.weight < best.outstanding * deployment.weight:
                 best = deployment

@@ -9,76 +9,14 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.core import wire
+from gateway.core.lease import NO_LEASE, PER_MINUTE, WINDOW_MS, Amounts, Lease, Plan, Scope
+from gateway.core.snapshot import Endpoint
 
-WINDOW_MS = 60_000
 EARLY_MS = 5_000  # the next minute's lease is opened this long before
-SLICE_S = 2.0  # a slice is about this much of a gateway's own recent demand
 IDLE_MS = 5_000  # a slice that nobody used for so long is given back
 RENEW_MS = 20_000  # a message at least this often keeps a money lease (60 s) alive
 FORGET_MS = 600_000
-PER_MINUTE = ("requests", "tokens")
-
-
-class Lease:
-    """A cumulative ceiling and what was done under it. ``mark`` is told the amount at risk after each change."""
-
-    __slots__ = ("expires_ms", "granted", "held", "id", "mark", "seq", "spent", "window_ms")
-
-    def __init__(self, id: str, window_ms: int | None) -> None:
-        self.id = id
-        self.window_ms = window_ms
-        self.granted = 0
-        self.spent = 0
-        self.held = 0
-        self.expires_ms = 0
-        self.seq = 0  # of the last message about it
-        self.mark: memoryview | None = None
-
-    @property
-    def free(self) -> int:
-        return self.granted - self.spent - self.held
-
-    def hold(self, amount: int) -> None:
-        self.held += amount
-        if self.mark is not None:
-            self.mark[0] = self.spent + self.held
-
-    def settle(self, amount: int, used: int) -> None:
-        """Release a hold of ``amount`` of which ``used`` was really spent."""
-        self.held -= amount
-        self.spent += used
-        if self.mark is not None:
-            self.mark[0] = self.spent + self.held
-
-
-class Scope:
-    """A limit of one kind on one key, project or endpoint, as this gateway sees it."""
-
-    __slots__ = ("asked", "demand", "kind", "largest", "last_use_ms", "lease", "limit", "name", "next_lease",
-                 "retry_at_ms", "sent_ms", "taken")  # fmt: skip
-
-    def __init__(self, name: str, kind: str, limit: int) -> None:
-        self.name = name
-        self.kind = kind
-        self.limit = limit
-        self.lease: Lease | None = None
-        self.next_lease: Lease | None = None
-        self.retry_at_ms = 0  # the control plane had nothing to give; ask no earlier
-        self.asked = False  # a message about it is on its way
-        self.taken = 0  # since the last message
-        self.demand = 0.0  # amount per second, smoothed
-        self.largest = 0  # largest amount asked since the last message
-        self.last_use_ms = 0
-        self.sent_ms = 0
-
-    @property
-    def target(self) -> int:
-        """How much should be free after a refill."""
-        return max(4 * self.largest, int(self.demand * SLICE_S), 1)
-
-
-Want = tuple[Scope, int]
-Hold = tuple[Lease, int]
+NEVER_MS = 2**62
 
 
 class LeaseBook:
@@ -90,7 +28,8 @@ class LeaseBook:
         self.scopes: dict[tuple[str, str], Scope] = {}
         self.retired: dict[str, tuple[Scope, Lease]] = {}
         self.due: set[Scope] = set()
-        self.plans: dict[tuple[str, str], tuple[Scope, ...]] = {}  # (key, endpoint) -> every limit that applies
+        self.plans: dict[tuple[str, str], tuple[Endpoint, Plan]] = {}  # what a key and a model lead to
+        self.next_expiry_ms = NEVER_MS
         self.away = False
         self.open_bounds = open_bounds or {}
         self.nudge: Callable[[], None] = lambda: None
@@ -104,69 +43,82 @@ class LeaseBook:
         found.limit = limit
         return found
 
-    def reserve(self, wants: Sequence[Want], now_ms: int) -> list[Hold] | Scope:
-        """Hold every amount or none. Returns the holds, or the scope that is short."""
-        for scope, amount in wants:
+    def reserve(self, plan: Plan, amounts: Amounts, now_ms: int) -> list[Lease] | Scope:
+        """Hold every amount or none. Returns the leases that hold them, or the scope that is short."""
+        if now_ms >= self.next_expiry_ms:
+            self._expire(now_ms)
+        leases: list[Lease] = []
+        for scope in plan:
             lease = scope.lease
-            if lease is None or lease.expires_ms <= now_ms or lease.granted - lease.spent - lease.held < amount:
-                short = self._short(scope, amount, now_ms)
-                if short is not None:
-                    return short
-        holds: list[Hold] = []
-        for scope, amount in wants:
-            lease = scope.lease
-            assert lease is not None
-            lease.hold(amount)
-            holds.append((lease, amount))
-            scope.taken += amount
-            scope.last_use_ms = now_ms
-            if amount > scope.largest:
-                scope.largest = amount
-            if lease.free * 2 < scope.target:
-                self._ask(scope)
-        return holds
+            free = lease.free - amounts[scope.index]
+            if free < scope.low:
+                lease = self._run_low(scope, amounts[scope.index], now_ms)
+                free = lease.free - amounts[scope.index]
+                if free < 0:
+                    return self._undo(plan, amounts, leases, now_ms)
+            lease.free = free
+            if lease.mark is not None:
+                lease.mark[0] = lease.granted - free
+            leases.append(lease)
+        return leases
 
-    def _short(self, scope: Scope, amount: int, now_ms: int) -> Scope | None:
-        """Try the next window's lease, then the bound for when the control plane is away; else ask and report."""
-        scope.largest = max(scope.largest, amount)
-        scope.last_use_ms = now_ms
-        self._roll(scope, now_ms)
-        lease = scope.lease
-        if lease is not None and lease.expires_ms > now_ms and lease.free >= amount:
-            return None
-        if self.away and self._grant_unasked(scope, amount, now_ms):
-            return None
-        if now_ms >= scope.retry_at_ms:
+    def _undo(self, plan: Plan, amounts: Amounts, leases: Sequence[Lease], now_ms: int) -> Scope:
+        """Let go of what is held already, ask for everything else that is short, and name the first short one."""
+        for scope, lease in zip(plan, leases, strict=False):
+            lease.settle(amounts[scope.index], 0)
+        for scope in plan[len(leases) + 1 :]:
+            if scope.lease.free < amounts[scope.index]:
+                self._run_low(scope, amounts[scope.index], now_ms)
+        return plan[len(leases)]
+
+    def _run_low(self, scope: Scope, amount: int, now_ms: int) -> Lease:
+        """Ask for a refill; when the control plane is away, take what may be taken unasked."""
+        if amount > scope.largest:
+            scope.largest = amount
+            scope.low = scope.target // 2
+        if scope.lease.free < amount and self.away:
+            self._grant_unasked(scope, now_ms)
+        if scope.lease.free - amount < scope.low and now_ms >= scope.retry_at_ms:
             self._ask(scope)
-        return scope
+        return scope.lease
 
     def _ask(self, scope: Scope) -> None:
         if scope not in self.due and not scope.asked:
             self.due.add(scope)
             self.nudge()
 
-    def _roll(self, scope: Scope, now_ms: int) -> None:
-        """Leave an expired lease behind and step into the next window's where it is there."""
-        lease = scope.lease
-        if lease is None or lease.expires_ms > now_ms or lease.expires_ms == 0:  # 0: not answered yet
-            return
-        if lease.window_ms is None:
-            self.retired[lease.id] = (scope, lease)
-        scope.lease, scope.next_lease = scope.next_lease, None
-        if scope.kind in PER_MINUTE:
-            scope.retry_at_ms = 0
+    def _expire(self, now_ms: int) -> None:
+        """Leave expired leases behind and step into the next window's where they are there."""
+        self.next_expiry_ms = NEVER_MS
+        for scope in self.scopes.values():
+            lease = scope.lease
+            if lease.expires_ms == 0:
+                continue
+            if lease.expires_ms <= now_ms:
+                self._retire(scope)
+                if scope.next_lease is not None:
+                    scope.use(scope.next_lease)
+                    scope.next_lease = None
+                if scope.kind in PER_MINUTE:
+                    scope.retry_at_ms = 0
+            if scope.lease.expires_ms:
+                self.next_expiry_ms = min(self.next_expiry_ms, scope.lease.expires_ms)
 
-    def _grant_unasked(self, scope: Scope, amount: int, now_ms: int) -> bool:
-        """Fail open within a bound per scope and minute; kinds without a bound fail closed."""
-        bound = self.open_bounds.get(scope.kind, 0)
-        if bound <= 0:
-            return False
+    def _retire(self, scope: Scope) -> None:
         lease = scope.lease
-        if lease is None or lease.expires_ms <= now_ms:
-            lease = scope.lease = self._open(scope, now_ms)
-            lease.granted = min(bound, scope.limit)
-            lease.expires_ms = (now_ms // WINDOW_MS + 1) * WINDOW_MS
-        return lease.free >= amount
+        if lease is not NO_LEASE and lease.window_ms is None:
+            self.retired[lease.id] = (scope, lease)
+        scope.use(NO_LEASE)
+
+    def _grant_unasked(self, scope: Scope, now_ms: int) -> None:
+        """Fail open within a bound per scope and minute; kinds without a bound fail closed."""
+        bound = min(self.open_bounds.get(scope.kind, 0), scope.limit)
+        if bound > 0 and scope.lease.expires_ms == 0:
+            if scope.lease is NO_LEASE:
+                scope.use(self._open(scope, now_ms))
+            scope.lease.grant(bound)
+            scope.lease.expires_ms = (now_ms // WINDOW_MS + 1) * WINDOW_MS
+            self.next_expiry_ms = min(self.next_expiry_ms, scope.lease.expires_ms)
 
     def _open(self, scope: Scope, now_ms: int, window_ms: int | None = None) -> Lease:
         if scope.kind in PER_MINUTE and window_ms is None:
@@ -179,71 +131,52 @@ class LeaseBook:
 
     def messages(self, now_ms: int, sweep: bool = True) -> list[wire.LeaseRequest]:
         """What to tell the control plane now: refills; in a sweep also renewals, what is given back, what has ended."""
+        if now_ms >= self.next_expiry_ms:
+            self._expire(now_ms)
         due, self.due = self.due, set()
-        found: list[wire.LeaseRequest] = []
+        found = [self._refill(scope, now_ms) for scope in due if now_ms >= scope.retry_at_ms]
         if sweep:
-            self._forget(now_ms)
+            for scope in self.scopes.values():
+                if scope.lease is not NO_LEASE and scope not in due:
+                    found.extend(self._keep_up(scope, now_ms))
             found += [self._ending(scope, lease) for scope, lease in self.retired.values() if lease.held == 0]
-        for scope in list(self.scopes.values()) if sweep else due:
-            self._roll(scope, now_ms)
-            found.extend(self._of(scope, scope in due, now_ms))
+            self._forget(now_ms)
         return found
 
     def _forget(self, now_ms: int) -> None:
         old = now_ms - FORGET_MS
-        for name in [n for n, scope in self.scopes.items() if scope.lease is None and scope.last_use_ms < old]:
+        for name in [n for n, s in self.scopes.items() if s.lease is NO_LEASE and s.idle_since_ms < old]:
             del self.scopes[name]
             self.plans.clear()
 
-    def _of(self, scope: Scope, asked: bool, now_ms: int) -> Iterable[wire.LeaseRequest]:
+    def _keep_up(self, scope: Scope, now_ms: int) -> Iterable[wire.LeaseRequest]:
         lease = scope.lease
-        busy = now_ms - scope.last_use_ms < IDLE_MS
-        if asked and now_ms >= scope.retry_at_ms:
+        idle = scope.idle(now_ms, IDLE_MS)
+        if lease.window_ms is not None:
+            if not idle and scope.next_lease is None and lease.expires_ms - now_ms < EARLY_MS:
+                yield self._ahead(scope, lease, now_ms)
+        elif idle:
+            self._give_back(scope, now_ms)
+        elif now_ms - scope.sent_ms > RENEW_MS:
             yield self._refill(scope, now_ms)
-        elif lease is not None and lease.window_ms is None:
-            stale = now_ms - scope.sent_ms > RENEW_MS
-            if not busy and (lease.free > 0 or stale):
-                yield self._give_back(scope, lease, now_ms)
-            elif stale:
-                yield self._refill(scope, now_ms)
-        if (
-            busy
-            and lease is not None
-            and lease.window_ms is not None
-            and scope.next_lease is None
-            and (lease.expires_ms - now_ms < EARLY_MS)
-        ):
-            yield self._ahead(scope, lease, now_ms)
 
     def _refill(self, scope: Scope, now_ms: int) -> wire.LeaseRequest:
-        if scope.lease is None:
-            scope.lease = self._open(scope, now_ms)
-        self._measure(scope, now_ms)
+        if scope.lease is NO_LEASE:
+            scope.use(self._open(scope, now_ms))
+        scope.measure(now_ms)
         scope.asked = True
-        lease = scope.lease
-        return _request(scope, lease, max(lease.spent + lease.held + scope.target, lease.granted))
+        scope.idle_since_ms = now_ms
+        return _request(scope, scope.lease, max(scope.lease.used + scope.target, scope.lease.granted))
 
-    def _measure(self, scope: Scope, now_ms: int) -> None:
-        elapsed_s = max(now_ms - scope.sent_ms, 50) / 1000 if scope.sent_ms else 1.0
-        weight = min(elapsed_s / 2, 1.0)
-        scope.demand += weight * (scope.taken / elapsed_s - scope.demand)
-        scope.taken = 0
-        scope.sent_ms = now_ms
-
-    def _give_back(self, scope: Scope, lease: Lease, now_ms: int) -> wire.LeaseRequest:
-        """Lower our own ceiling before the message goes out, so that nothing given back can be spent."""
-        self._measure(scope, now_ms)
-        lease.granted = lease.spent + lease.held
+    def _give_back(self, scope: Scope, now_ms: int) -> None:
+        """Nothing is held: the lease ends here. It is taken out of use before the message goes out."""
+        scope.measure(now_ms)
         scope.largest = 0
-        if lease.held == 0:
-            scope.lease = None
-            self.retired[lease.id] = (scope, lease)
-            return self._ending(scope, lease)
-        return _request(scope, lease, lease.granted)
+        scope.lease.grant(scope.lease.spent)
+        self._retire(scope)
 
     def _ahead(self, scope: Scope, lease: Lease, now_ms: int) -> wire.LeaseRequest:
-        window_ms = (lease.window_ms or 0) + WINDOW_MS
-        scope.next_lease = self._open(scope, now_ms, window_ms)
+        scope.next_lease = self._open(scope, now_ms, (lease.window_ms or 0) + WINDOW_MS)
         return _request(scope, scope.next_lease, scope.target)
 
     def _ending(self, scope: Scope, lease: Lease) -> wire.LeaseRequest:
@@ -253,9 +186,8 @@ class LeaseBook:
     def close_all(self) -> None:
         """Give everything back at the end of the process; the next messages say so."""
         for scope in self.scopes.values():
-            lease, scope.lease, scope.next_lease = scope.lease, None, None
-            if lease is not None and lease.window_ms is None:
-                self.retired[lease.id] = (scope, lease)
+            scope.next_lease = None
+            self._retire(scope)
 
     # --- answers ------------------------------------------------------------------------------------------------
 
@@ -263,13 +195,14 @@ class LeaseBook:
         """Take over what was granted. Only answers to leases that are still in use count."""
         self.away = False
         for request in sent:
+            if (told := self.scopes.get((request.scope, request.kind))) is not None:
+                told.asked = False
             if request.close and (ended := self.retired.pop(request.lease_id, None)) is not None:
                 self.closed(ended[1])
         asked = {request.lease_id: request.ceiling for request in sent if not request.close}
         for answer in reply.leases:
             scope = self.scopes.get((answer.scope, answer.kind))
             if scope is not None and answer.lease_id in asked:
-                scope.asked = False
                 self._take_over(scope, answer, asked[answer.lease_id], now_ms)
 
     def _take_over(self, scope: Scope, answer: wire.Lease, asked: int, now_ms: int) -> None:
@@ -277,11 +210,14 @@ class LeaseBook:
             if lease is None or lease.id != answer.lease_id:
                 continue
             # More than was asked can only be an answer to an older message, from before something was given back.
-            lease.granted = max(min(answer.granted, asked), 0)
+            lease.grant(max(min(answer.granted, asked), 0))
             lease.expires_ms = answer.expires_at_ms
+            self.next_expiry_ms = min(self.next_expiry_ms, lease.expires_ms)
+            if lease is not scope.lease:
+                continue
             if answer.retry_after_ms is not None:
                 scope.retry_at_ms = now_ms + answer.retry_after_ms
-            elif lease.free < scope.largest and lease is scope.lease and scope.last_use_ms > scope.sent_ms:
+            elif lease.free < scope.largest:
                 self._ask(scope)  # others were faster; the next answer helps
 
     def failed(self, sent: Sequence[wire.LeaseRequest]) -> None:

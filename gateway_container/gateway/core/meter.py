@@ -33,11 +33,4 @@ class Row(msgspec.Struct):
     request_id: str = ""
 
 
-encode_row = msgspec.json.Encoder().encode
-
-
-def tpot_ms(ttft_ms: float | None, e2e_ms: float, output_tokens: int) -> float | None:
-    """Milliseconds per output token after the first; None where there is no second token."""
-    if ttft_ms is None or output_tokens < 2:
-        return None
-    return round((e2e_ms - ttft_ms) / (output_tokens - 1), 3)
+encode_rows = msgspec.json.Encoder().encode_lines

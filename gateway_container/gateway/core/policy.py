@@ -1,56 +1,26 @@
 """The policy core as one object: both forms of the gateway ask it, and only it, what to do with a request."""
 
 import itertools
-import re
 
 from gateway.core import call as calls
 from gateway.core import health, multipart
 from gateway.core.authorise import authorise, find_endpoint
-from gateway.core.call import Call
+from gateway.core.call import parse
 from gateway.core.choose import Chooser
-from gateway.core.limit import Hold, LeaseBook, Scope
-from gateway.core.meter import Row, tpot_ms
-from gateway.core.multipart import Form, is_form
+from gateway.core.exchange import Exchange
+from gateway.core.lease import Amounts, Plan, Scope
+from gateway.core.limit import LeaseBook
+from gateway.core.meter import Row
+from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
-from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound, worst_cost_nanos
+from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound
 from gateway.core.retry import FAILURE_STATUS, may_retry
 from gateway.core.snapshot import Deployment, Endpoint, Key, Snapshot
 from gateway.core.usage import Usage
 from gateway.core.wire import Limits
 
-SOUND_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 NOTHING = Usage()
-
-
-class Exchange:
-    """One request on its way: what is known of it so far."""
-
-    __slots__ = (
-        "answered_by", "arrived_s", "body", "call", "deployment", "endpoint", "event_id", "first_s", "form", "holds",
-        "key", "path", "plan", "request_id", "retries", "routed_s", "tried", "ts_ms", "wasted_tokens",
-    )  # fmt: skip
-
-    def __init__(self, event_id: str, path: str, arrived_s: float, ts_ms: int, client_request_id: str = "") -> None:
-        self.event_id = event_id
-        sound = client_request_id and SOUND_REQUEST_ID.fullmatch(client_request_id)
-        self.request_id = client_request_id if sound else event_id
-        self.path = path
-        self.arrived_s = arrived_s
-        self.ts_ms = ts_ms
-        self.key: Key | None = None
-        self.call: Call | None = None
-        self.body = b""
-        self.form: Form | None = None
-        self.endpoint: Endpoint | None = None
-        self.answered_by: Endpoint | None = None  # a fallback of the endpoint, or itself
-        self.deployment: Deployment | None = None
-        self.plan: tuple[Scope, ...] = ()
-        self.holds: list[Hold] = []
-        self.tried: tuple[Deployment, ...] = ()
-        self.retries = 0
-        self.routed_s = 0.0
-        self.first_s = 0.0
-        self.wasted_tokens = 0
+JSON = b"application/json"
 
 
 class Policy:
@@ -80,29 +50,29 @@ class Policy:
             raise Rejected("no_deployment", "The gateway has no configuration yet.", retry_after_s=1)
         exchange.key = authorise(self.snapshot, token, exchange.ts_ms, client_ip)
 
-    def address(self, exchange: Exchange, body: bytes, content_type: bytes) -> None:
-        """Read the body and find the endpoint that it names. Raises Rejected."""
-        assert self.snapshot is not None and exchange.key is not None
-        if is_form(content_type):
+    def admit(self, exchange: Exchange, body: bytes, content_type: bytes, now_ms: int) -> Scope | None:
+        """Read the body, find the endpoint, hold the worst case. Returns the scope that is short. Raises Rejected."""
+        if content_type == JSON or not is_form(content_type):
+            call = parse(body)
+        else:
             exchange.form = multipart.parse(content_type, body)
             call = exchange.form.call
-        else:
-            call = calls.parse(body)
         exchange.call = call
         exchange.body = body
-        exchange.endpoint = exchange.answered_by = find_endpoint(self.snapshot, exchange.key, call.model)
+        key = exchange.key
+        assert key is not None
+        known = self.book.plans.get((key.id, call.model)) or self._admission(key, call.model)
+        exchange.endpoint = exchange.answered_by = known[0]
+        exchange.plan = known[1]
+        return self.reserve(exchange, now_ms) if known[1] else None
 
     def reserve(self, exchange: Exchange, now_ms: int) -> Scope | None:
         """Hold the worst case under every limit. Returns the scope that is short of it, if any."""
-        plan = self._plan(exchange)
-        if not plan:
-            return None
-        tokens, money = self._worst(exchange)
-        wants = [(s, 1 if s.kind == "requests" else tokens if s.kind == "tokens" else money) for s in plan]
-        held = self.book.reserve(wants, now_ms)
-        if isinstance(held, Scope):
-            return held
-        exchange.plan, exchange.holds = plan, held
+        amounts = self._worst(exchange)
+        leases = self.book.reserve(exchange.plan, amounts, now_ms)
+        if isinstance(leases, Scope):
+            return leases
+        exchange.leases, exchange.amounts = leases, amounts
         return None
 
     def refusal(self, scope: Scope, now_ms: int) -> Rejected | None:
@@ -115,13 +85,12 @@ class Policy:
             return Rejected("budget_unavailable", retry_after_s=1)
         return None
 
-    def _plan(self, exchange: Exchange) -> tuple[Scope, ...]:
-        key, endpoint = exchange.key, exchange.endpoint
-        assert key is not None and endpoint is not None
-        plan = self.book.plans.get((key.id, endpoint.name))
-        if plan is None:
-            plan = self.book.plans[key.id, endpoint.name] = tuple(self._scopes(key, endpoint))
-        return plan
+    def _admission(self, key: Key, model: str) -> tuple[Endpoint, Plan]:
+        """The endpoint and every limit that applies; remembered until the next config. Raises Rejected."""
+        assert self.snapshot is not None
+        endpoint = find_endpoint(self.snapshot, key, model)
+        known = self.book.plans[key.id, model] = endpoint, tuple(self._scopes(key, endpoint))
+        return known
 
     def _scopes(self, key: Key, endpoint: Endpoint) -> list[Scope]:
         assert self.snapshot is not None
@@ -141,38 +110,46 @@ class Policy:
                     found.append(self.book.scope(name, kind, limit))
         return found
 
-    def _worst(self, exchange: Exchange) -> tuple[int, int]:
+    def _worst(self, exchange: Exchange) -> Amounts:
         call, endpoint = exchange.call, exchange.endpoint
         assert call is not None and endpoint is not None
         given = input_bound(exchange.body)
-        tokens = money = 0
-        for possible in endpoint.chain:
-            made = output_bound(call, possible)
-            tokens = max(tokens, given + made)
-            money = max(money, worst_cost_nanos(possible.price, given, made))
-        return tokens, money
+        made = output_bound(call, endpoint)
+        if len(endpoint.chain) == 1:
+            return 1, given + made, given * endpoint.input_nanos + made * endpoint.output_nanos
+        bounds = [(output_bound(call, possible), possible) for possible in endpoint.chain]
+        tokens = max(given + made for made, _ in bounds)
+        return 1, tokens, max(given * e.input_nanos + made * e.output_nanos for made, e in bounds)
 
     def release(self, exchange: Exchange) -> None:
         """Give back what was held for a request that was never sent."""
-        for lease, amount in exchange.holds:
-            lease.settle(amount, 0)
-        exchange.plan, exchange.holds = (), []
+        if exchange.leases:
+            self._settle(exchange, (0, 0, 0))
+
+    def _settle(self, exchange: Exchange, used: Amounts) -> None:
+        amounts = exchange.amounts
+        for scope, lease in zip(exchange.plan, exchange.leases, strict=False):
+            spent = used[scope.index]
+            lease.free += amounts[scope.index] - spent
+            lease.spent += spent
+            if lease.mark is not None:
+                lease.mark[0] = lease.granted - lease.free
+        exchange.leases = ()
 
     # --- choose, retry ------------------------------------------------------------------------------------------
 
     def choose(self, exchange: Exchange, now_s: float) -> Deployment | None:
         """The deployment for the next attempt: in the endpoint's tiers, then in its fallbacks'."""
-        endpoint = exchange.endpoint
-        assert endpoint is not None
-        for possible in endpoint.chain:
+        assert exchange.endpoint is not None
+        if not exchange.routed_s:
+            exchange.routed_s = now_s
+        for possible in exchange.endpoint.chain:
             chosen = self.chooser.choose(possible, exchange.tried, now_s, exchange.body)
             if chosen is not None:
                 exchange.answered_by = possible
                 exchange.deployment = chosen
                 exchange.tried = (*exchange.tried, chosen)
                 chosen.outstanding += 1
-                if not exchange.routed_s:
-                    exchange.routed_s = now_s
                 return chosen
         return None
 
@@ -182,10 +159,12 @@ class Policy:
         assert call is not None and deployment is not None and endpoint is not None
         if exchange.form is not None:
             return exchange.form.with_model(exchange.body, endpoint.adapters.get(call.model, deployment.model))
+        cap = None
+        if endpoint.max_output_tokens is None and exchange.leases and exchange.path in calls.USAGE_OPTION_PATHS:
+            cap = added_limit(call, endpoint) if endpoint.price is not None else None
+        if not call.stream and cap is None and call.model == deployment.model and not endpoint.adapters:
+            return exchange.body
         model = calls.upstream_model(call, endpoint.adapters, deployment)
-        cap = added_limit(call, endpoint) if exchange.holds and endpoint.price is not None else None
-        if exchange.path not in calls.USAGE_OPTION_PATHS:
-            cap = None
         return calls.rewrite(exchange.body, model, self.adds_usage(exchange), cap)
 
     def adds_usage(self, exchange: Exchange) -> bool:
@@ -237,13 +216,10 @@ class Policy:
         cost = cost_nanos(endpoint.price, usage) if endpoint is not None else 0
         if deployment is not None:
             deployment.outstanding -= 1
-        tokens = usage.input_tokens + usage.output_tokens
-        for scope, (lease, amount) in zip(exchange.plan, exchange.holds, strict=True):
-            kind = scope.kind
-            lease.settle(amount, 1 if kind == "requests" else tokens if kind == "tokens" else cost)
-        exchange.plan, exchange.holds = (), []
-        e2e_ms = round((now_s - exchange.arrived_s) * 1000, 3)
-        ttft_ms = round((exchange.first_s - exchange.arrived_s) * 1000, 3) if exchange.first_s else None
+        if exchange.leases:
+            self._settle(exchange, (1, usage.input_tokens + usage.output_tokens, cost))
+        arrived_s, routed_s, first_s = exchange.arrived_s, exchange.routed_s, exchange.first_s
+        made = usage.output_tokens
         return Row(
             exchange.event_id,
             exchange.ts_ms,
@@ -263,10 +239,10 @@ class Policy:
             usage.output_tokens,
             usage.cached_tokens,
             usage_source,
-            ttft_ms,
-            tpot_ms(ttft_ms, e2e_ms, usage.output_tokens),
-            e2e_ms,
-            round((exchange.routed_s - exchange.arrived_s) * 1000, 3) if exchange.routed_s else 0.0,
+            (first_s - arrived_s) * 1000.0 if first_s else None,
+            (now_s - first_s) * 1000.0 / (made - 1) if first_s and made > 1 else None,
+            (now_s - arrived_s) * 1000.0,
+            (routed_s - arrived_s) * 1000.0 if routed_s else 0.0,
             cost,
             exchange.retries,
             exchange.wasted_tokens,

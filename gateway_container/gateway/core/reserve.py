@@ -13,6 +13,8 @@ ATTACHMENT_MARKS = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"video
 
 def input_bound(body: bytes) -> int:
     """At most how many prompt tokens a body can be: no tokenizer makes more than one token of a byte."""
+    if b'_url"' not in body and b'"input_' not in body and b'"file_id"' not in body:
+        return len(body)
     attachments = sum(body.count(mark) for mark in ATTACHMENT_MARKS)
     return len(body) + attachments * TOKENS_PER_ATTACHMENT
 
@@ -29,7 +31,7 @@ def output_bound(call: Call, endpoint: Endpoint) -> int:
     each = asked_output(call)
     if each is None or (endpoint.max_output_tokens is not None and each > ceiling):
         each = ceiling
-    return each * max(call.n or 1, call.best_of or 1, 1)
+    return each if call.n is None and call.best_of is None else each * max(call.n or 1, call.best_of or 1, 1)
 
 
 def added_limit(call: Call, endpoint: Endpoint) -> int | None:

@@ -22,7 +22,7 @@ class BrokenSnapshot(Exception):
 class Key:
     """An API key; found by the SHA-256 of what the client sent."""
 
-    __slots__ = ("expires_at_ms", "id", "limits", "models", "networks", "project_id")
+    __slots__ = ("expires_at_ms", "guarded", "id", "limits", "models", "networks", "project_id")
 
     def __init__(self, key: wire.Key) -> None:
         self.id = key.id
@@ -31,6 +31,7 @@ class Key:
         self.models = None if key.models is None else frozenset(key.models)
         self.networks = None if key.cidrs is None else tuple(ip_network(cidr, strict=False) for cidr in key.cidrs)
         self.limits = key.limits
+        self.guarded = self.expires_at_ms is not None or self.networks is not None  # more to check than the digest
 
 
 class Deployment:
@@ -92,8 +93,8 @@ class Deployment:
 class Endpoint:
     """A name that clients call, with its deployments by tier."""
 
-    __slots__ = ("adapters", "chain", "limits", "max_output_tokens", "name", "policy", "price", "project_ids",
-                 "shadows", "tiers")  # fmt: skip
+    __slots__ = ("adapters", "chain", "input_nanos", "limits", "max_output_tokens", "name", "output_nanos", "policy",
+                 "price", "project_ids", "shadows", "tiers")  # fmt: skip
 
     def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment]) -> None:
         self.name = endpoint.name
@@ -102,6 +103,8 @@ class Endpoint:
         self.tiers = tuple(tuple(d for d in tier if not d.shadow and d.weight > 0) for tier in tiers)
         self.shadows = tuple(d for tier in tiers for d in tier if d.shadow)
         self.price = endpoint.price
+        self.input_nanos = endpoint.price.input_nanos_per_token if endpoint.price else 0
+        self.output_nanos = endpoint.price.output_nanos_per_token if endpoint.price else 0
         self.limits = endpoint.limits
         self.max_output_tokens = endpoint.max_output_tokens
         self.adapters = endpoint.adapters

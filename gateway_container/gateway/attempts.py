@@ -1,0 +1,141 @@
+"""The first half of a request on the hot path: admission, the choice of a deployment, and sending to it."""
+
+import ssl
+from typing import TYPE_CHECKING
+
+from gateway.core.exchange import Exchange
+from gateway.core.problems import Rejected
+from gateway.core.snapshot import Deployment
+from gateway.pool import Pool
+
+if TYPE_CHECKING:
+    from gateway.front import Front
+    from gateway.hot import Hot
+    from gateway.upstream import Upstream
+
+
+class Attempts(Exchange):
+    """An exchange that looks for a deployment to answer it."""
+
+    __slots__ = (
+        "content_type", "forwarded", "front", "heard_tick", "hot", "keep_alive", "over", "passing", "problem",
+        "redialled", "status", "upstream",
+    )  # fmt: skip
+
+    def __init__(self, hot: "Hot", front: "Front", path: str) -> None:
+        super().__init__(hot.policy.new_event_id(), path, hot.now_s, hot.now_ms)
+        self.hot = hot
+        self.front = front
+        self.content_type = b"application/json"
+        self.forwarded = b""  # header lines for the deployment
+        self.keep_alive = True
+        self.problem: Rejected | None = None
+        self.upstream: Upstream | None = None
+        self.redialled = False
+        self.status = 0
+        self.passing = False  # an answer is on its way to the client
+        self.heard_tick = hot.tick
+        self.over = False
+
+    @property
+    def max_body_bytes(self) -> int:
+        return self.hot.settings.max_body_bytes
+
+    # --- request ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """The request is complete and it is its turn."""
+        try:
+            if self.problem is not None:
+                raise self.problem
+            short = self.hot.policy.admit(self, self.body, self.content_type, self.hot.now_ms)
+        except Rejected as problem:
+            self.refuse(problem)
+            return
+        if short is None:
+            self._route()
+        else:
+            self.hot.spawn(self._reserve())
+
+    async def _reserve(self) -> None:
+        try:
+            await self.hot.gateway.reserve(self)
+        except Rejected as problem:
+            self.hot.tell_time()
+            if not self.over:
+                self.refuse(problem)
+            return
+        self.hot.tell_time()
+        if self.over:  # the client left while we waited: what has just been held goes back
+            self.hot.policy.release(self)
+        else:
+            self._route()
+
+    # --- attempts -----------------------------------------------------------------------------------------------
+
+    def _route(self) -> None:
+        deployment = self.hot.policy.choose(self, self.hot.now_s)
+        if deployment is None:
+            self.refuse(Rejected("no_deployment", retry_after_s=1))
+        else:
+            self._attempt(deployment)
+
+    def _attempt(self, deployment: Deployment) -> None:
+        self.redialled = False
+        self.heard_tick = self.hot.tick
+        pool, line = self.hot.targets.get((deployment, self.path)) or self.hot.target(deployment, self.path)
+        upstream = pool.take()
+        if upstream is not None:
+            self._send(upstream, line)
+        else:
+            self.hot.spawn(self._dial(pool, line))
+
+    async def _dial(self, pool: Pool, line: bytes) -> None:
+        try:
+            upstream = await pool.dial()
+        except (OSError, ssl.SSLError):
+            if not self.over:
+                self.attempt_failed(None, Rejected("upstream_unreachable"))
+            return
+        if self.over:
+            upstream.release()
+        else:
+            self._send(upstream, line)
+
+    def _send(self, upstream: "Upstream", line: bytes) -> None:
+        self.upstream = upstream
+        body = self.hot.policy.outgoing_body(self)
+        request_id = self.request_id.encode()
+        upstream.begin(
+            self,
+            b"%bContent-Type: %b\r\nX-Request-Id: %b\r\n%bContent-Length: %d\r\n\r\n%b"
+            % (line, self.content_type, request_id, self.forwarded, len(body), body),
+        )
+
+    def attempt_failed(self, status: int | None, problem: Rejected | None) -> bool:
+        """Go elsewhere if that is allowed; else end with ``problem``. False: pass the answer on."""
+        policy, now_s = self.hot.policy, self.hot.tell_time()
+        if policy.attempt_failed(self, status, now_s, self.passing):
+            following = policy.retry(self, now_s)
+            if following is not None:
+                self.drop_upstream()
+                self._attempt(following)
+                return True
+        if problem is not None:
+            self.refuse(problem)
+        return problem is not None
+
+    def redial(self) -> None:
+        """A kept connection was closed just as it was used: that says nothing about the deployment."""
+        assert self.deployment is not None
+        self.redialled = True
+        self.hot.spawn(self._dial(*self.hot.target(self.deployment, self.path)))
+
+    def drop_upstream(self) -> None:
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.drop()
+
+    def refuse(self, problem: Rejected) -> None:
+        """Answer with a problem. Only before anything else was sent."""
+        raise NotImplementedError

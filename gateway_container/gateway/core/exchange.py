@@ -1,0 +1,47 @@
+"""One request on its way: what is known of it so far."""
+
+import re
+from collections.abc import Sequence
+
+from gateway.core.call import Call
+from gateway.core.lease import Amounts, Lease, Plan
+from gateway.core.multipart import Form
+from gateway.core.snapshot import Deployment, Endpoint, Key
+
+SOUND_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class Exchange:
+    """The policy core's view of a request. Slots: with so many attributes a dictionary per request is slow."""
+
+    __slots__ = (
+        "amounts", "answered_by", "arrived_s", "body", "call", "deployment", "endpoint", "event_id", "first_s", "form",
+        "key", "leases", "path", "plan", "request_id", "retries", "routed_s", "tried", "ts_ms", "wasted_tokens",
+    )  # fmt: skip
+
+    def __init__(self, event_id: str, path: str, arrived_s: float, ts_ms: int) -> None:
+        self.event_id = event_id
+        self.request_id = event_id
+        self.path = path
+        self.arrived_s = arrived_s
+        self.ts_ms = ts_ms
+        self.key: Key | None = None
+        self.call: Call | None = None
+        self.body = b""
+        self.form: Form | None = None
+        self.endpoint: Endpoint | None = None
+        self.answered_by: Endpoint | None = None  # a fallback of the endpoint, or itself
+        self.deployment: Deployment | None = None
+        self.plan: Plan = ()
+        self.leases: Sequence[Lease] = ()  # that hold ``amounts``, one per scope of the plan
+        self.amounts: Amounts = (0, 0, 0)
+        self.tried: tuple[Deployment, ...] = ()
+        self.retries = 0
+        self.routed_s = 0.0
+        self.first_s = 0.0
+        self.wasted_tokens = 0
+
+    def name_by(self, client_request_id: bytes) -> None:
+        """Go by the client's own request id, if it is a sound one."""
+        if SOUND_REQUEST_ID.fullmatch(client_request_id):
+            self.request_id = client_request_id.decode("ascii")

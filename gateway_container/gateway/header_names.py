@@ -1,0 +1,46 @@
+"""Which of a request's headers matter, found once per set of names: a client sends the same ones every time."""
+
+from gateway.core.headers import TO_UPSTREAM
+
+REMEMBERED = 2048
+_known: dict[tuple[bytes, ...], "HeaderNames"] = {}
+
+
+class HeaderNames:
+    """The names as this client spells them; None where it does not send the header."""
+
+    __slots__ = ("api_key", "authorization", "content_type", "expect", "forwarded", "forwarded_for", "request_id",
+                 "user_agent")  # fmt: skip
+
+    def __init__(self, names: tuple[bytes, ...]) -> None:
+        spelt = {name.lower(): name for name in names}
+        self.authorization = spelt.get(b"authorization")
+        self.api_key = spelt.get(b"x-api-key") or spelt.get(b"api-key")
+        self.content_type = spelt.get(b"content-type")
+        self.request_id = spelt.get(b"x-request-id")
+        self.forwarded_for = spelt.get(b"x-forwarded-for")
+        self.user_agent = spelt.get(b"user-agent")
+        self.expect = spelt.get(b"expect")
+        self.forwarded = tuple(name for lower, name in spelt.items() if lower in TO_UPSTREAM)
+
+    def token(self, named: dict[bytes, bytes]) -> bytes:
+        """The API key, empty when there is none."""
+        if self.authorization is not None:
+            value = named[self.authorization]
+            if value[:7] == b"Bearer " or value[:7].lower() == b"bearer ":
+                return value[7:].strip()
+        return named[self.api_key].strip() if self.api_key is not None else b""
+
+    def passed_on(self, named: dict[bytes, bytes]) -> bytes:
+        """Header lines for the deployment."""
+        return b"".join([b"%b: %b\r\n" % (name, named[name]) for name in self.forwarded])
+
+
+def names_of(named: dict[bytes, bytes]) -> HeaderNames:
+    names = tuple(named)
+    found = _known.get(names)
+    if found is None:
+        found = HeaderNames(names)
+        if len(_known) < REMEMBERED and sum(map(len, names)) < 2048:
+            _known[names] = found
+    return found

@@ -1,0 +1,100 @@
+"""One process per core on one port (SO_REUSEPORT), and a parent that replaces those that die."""
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import uvloop
+
+from gateway.server import Server
+from gateway.settings import Settings
+
+log = logging.getLogger("gateway.workers")
+RESTART_S = 1.0  # a worker that dies at once is not restarted faster than this
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit status."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    count = settings.workers or len(os.sched_getaffinity(0))
+    if count == 1:
+        return work(settings)
+    return Supervisor(count, lambda number: work(_numbered(settings, number))).run()
+
+
+def work(settings: Settings) -> int:
+    """One worker: an event loop of its own, tuned for long life."""
+    uvloop.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    async with Server(settings) as server:
+        log.info("%s listens on %s:%d", server.settings.name, settings.host, server.port)
+        # What lives for ever is not to be looked at again; requests leave almost no cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+        await ending.wait()
+        log.info("%s drains", server.settings.name)
+
+
+def _numbered(settings: Settings, number: int) -> Settings:
+    return dataclasses.replace(settings, gateway_id=f"{settings.name}-{number}")
+
+
+class Supervisor:
+    """Forks workers before any event loop exists, restarts the dead, passes signals on."""
+
+    def __init__(self, count: int, work: Callable[[int], int]) -> None:
+        self.count = count
+        self.work = work
+        self._pids: dict[int, int] = {}
+        self._ending = False
+
+    def run(self) -> int:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: self._end())
+        for number in range(self.count):
+            self._fork(number)
+        while self._pids:
+            pid, status = os.wait()
+            number = self._pids.pop(pid)
+            if self._ending:
+                continue
+            log.error("worker %d ended (status %d): starting it again", number, status)
+            time.sleep(RESTART_S)
+            self._fork(number)
+        return 0
+
+    def _fork(self, number: int) -> None:
+        pid = os.fork()
+        if pid:
+            self._pids[pid] = number
+            return
+        status = 1
+        try:
+            for name in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(name, signal.SIG_DFL)
+            status = self.work(number)
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+
+    def _end(self) -> None:
+        self._ending = True
+        for pid in self._pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
