@@ -161,10 +161,11 @@ def _show_comparison(plans: list["Plan"]) -> None:
 def _show_fleets(result: "SimulationResult") -> None:
     for number, fleet in enumerate(result.fleets[:3], 1):
         parts = " + ".join(
-            f"{part.plan.replicas} × ({_layout(part.plan)}) {part.plan.device_group}, load {part.load:g}"
+            f"{part.plan.replicas} × ({_layout(part.plan)}) {part.plan.device_group}, "
+            + (f"load {part.load:g}" if part.role == "serve" else part.role)
             for part in fleet.parts
         )
-        title = "\n[bold]Fleets over several groups[/]\n" if number == 1 else ""
+        title = "\n[bold]Fleets[/]\n" if number == 1 else ""
         console.print(f"{title}{number}  {_usd(fleet.cost_nanos_per_hour)}/h: {parts}")
 
 

@@ -66,7 +66,9 @@ def plan(request: SimulationRequest, architecture: Architecture, rows: Candidate
 
 def _launch(architecture: Architecture, block: Block, layout: Layout, longest: int) -> Launch:
     variant = block.variant
-    return Launch(architecture, block.engine, layout, variant.precision, block.limits, longest, variant.quantise)
+    return Launch(
+        architecture, block.engine, layout, variant.precision, block.limits, longest, variant.quantise, block.role
+    )
 
 
 def identity(architecture: Architecture, block: Block, layout: Layout, replicas: int) -> str:

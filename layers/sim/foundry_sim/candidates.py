@@ -35,6 +35,7 @@ class Block:
     limits: EngineLimits
     price_nanos_per_hour: int
     share: float = 1.0
+    role: str = "serve"
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,10 @@ def _group(name: str, nodes: int) -> DeviceGroup:
 def _meeting(
     request: SimulationRequest, architecture: Architecture, groups: list[DeviceGroup]
 ) -> list[HardwareSuggestion]:
-    wider = request.model_copy(update={"device_groups": groups, "mode": "dedicated", "replicas": None})
+    # One engine is enough to say whether hardware would do; vLLM runs on all of it.
+    engines = ["vllm"] if "vllm" in request.engines else request.engines[:1]
+    update = {"device_groups": groups, "mode": "dedicated", "replicas": None, "engines": engines}
+    wider = request.model_copy(update=update)
     table = evaluate(wider, architecture)
     if not table.parts:
         return []

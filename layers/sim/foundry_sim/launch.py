@@ -7,6 +7,9 @@ from foundry_sim.memory import EngineLimits
 from foundry_sim.precision import Precision
 from foundry_sim.weights import Layout
 
+# Which side an instance is on is the router's business: vLLM's connector sends and receives.
+_VLLM_TRANSFER = """--kv-transfer-config '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'"""
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -19,6 +22,7 @@ class Launch:
     limits: EngineLimits
     max_model_len: int
     quantise: str = ""
+    role: str = "serve"
 
 
 def command(launch: Launch) -> str:
@@ -51,6 +55,7 @@ def _vllm(launch: Launch) -> list[str]:
         f"--max-num-seqs {limits.max_num_seqs}",
         *_flag(f"--max-num-batched-tokens {limits.chunk_tokens}", not embeds),
         f"--gpu-memory-utilization {limits.memory_utilization:.2f}",
+        *_flag(_VLLM_TRANSFER, launch.role != "serve"),
         *_flag(f"--enable-lora --max-loras {limits.lora_adapters} --max-lora-rank {limits.lora_rank}",
                limits.lora_adapters > 0),
     ]  # fmt: skip
@@ -72,6 +77,7 @@ def _sglang(launch: Launch) -> list[str]:
         f"--max-running-requests {limits.max_num_seqs * layout.dp}",
         f"--chunked-prefill-size {limits.chunk_tokens}",
         f"--mem-fraction-static {limits.memory_utilization:.2f}",
+        *_flag(f"--disaggregation-mode {launch.role}", launch.role != "serve"),
         *_flag(f"--enable-lora --max-loras-per-batch {limits.lora_adapters} --max-lora-rank {limits.lora_rank}",
                limits.lora_adapters > 0),
     ]  # fmt: skip

@@ -91,7 +91,7 @@ class SimulationRequest(_Strict):
     max_model_len: int | None = Field(None, ge=1, le=100_000_000)
     lora: LoraSettings | None = None
     blocked: list[BlockedConfiguration] = Field(default=[], max_length=1000)
-    mixed: bool = Field(False, description="also look for fleets that span several device groups")
+    mixed: bool = Field(False, description="also look for fleets: several groups, prefill and decode apart")
     max_plans: int = Field(10, ge=1, le=200)
     seed: int = 0
 
@@ -221,14 +221,16 @@ class HardwareSuggestion(_Strict):
 
 
 class FleetPart(_Strict):
-    """One device group's share of a fleet: ``load`` is its users, or its requests per second."""
+    """One device group's share of a fleet: ``load`` is its users, or its requests per second. With prefill and decode
+    apart, both parts see the whole load and their plans show the times of the whole path."""
 
     plan: Plan
     load: float
+    role: Literal["serve", "prefill", "decode"] = "serve"
 
 
 class Fleet(_Strict):
-    """Plans on several device groups that carry the load together, behind one endpoint."""
+    """Plans that carry the load together behind one endpoint: on several groups, or prefill and decode apart."""
 
     parts: list[FleetPart]
     devices: int

@@ -177,12 +177,16 @@ def _found(
 
 
 def _mixtures(request: SimulationRequest, architecture: Architecture, met: bool) -> list[Fleet]:
-    """Fleets over several groups: when asked for, and when no single group can do it."""
-    if len(request.device_groups) < 2 or request.mode == "shared" or (met and not request.mixed):
+    """Fleets, cheapest first: when asked for, and when no single plan can do it."""
+    if request.mode == "shared" or (met and not request.mixed):
         return []
+    from foundry_sim.disaggregated import disaggregated
     from foundry_sim.fleet import fleets
 
-    return fleets(request, architecture)
+    found = fleets(request, architecture) if len(request.device_groups) > 1 else []
+    if request.mixed:
+        found = found + disaggregated(request, architecture)
+    return sorted(found, key=lambda fleet: fleet.cost_nanos_per_hour)
 
 
 def _nothing_fits(request: SimulationRequest, architecture: Architecture, started: float) -> SimulationResult:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 from foundry_sim.architecture import resolve
@@ -318,3 +319,78 @@ def test_a_rack_of_nvlink_is_one_domain() -> None:
     rack = Span(device("gb200"), 18, 4)
     assert rack.link_width == 72
     assert any(layout.tp == 8 for layout in layouts(resolve("meta-llama/Llama-3.1-70B"), rack, Precision(), "vllm"))
+
+
+def test_prefill_and_decode_apart() -> None:
+    work = Workload(input_tokens=4096, output_tokens=256, concurrency=128)
+    levels = ServiceLevels(ttft_ms=1000, tokens_per_second=60)
+    request = ask(device_groups=[H100], workload=work, service_levels=levels, mixed=True)
+    apart = [fleet for fleet in simulate(request).fleets if fleet.parts[0].role == "prefill"]
+    assert apart
+    for fleet in apart:
+        assert [part.role for part in fleet.parts] == ["prefill", "decode"]
+        assert fleet.devices <= H100.devices
+        assert fleet.cost_nanos_per_hour == sum(part.plan.cost_nanos_per_hour for part in fleet.parts)
+        for part in fleet.parts:
+            assert part.plan.meets_service_levels
+            assert not part.plan.in_domain
+            wanted = "--kv-transfer-config" if part.plan.engine == "vllm" else f"--disaggregation-mode {part.role}"
+            assert wanted in part.plan.launch_command
+
+
+def test_splitting_conserves_users() -> None:
+    """Little's law: requests in the system are the users."""
+    import numpy as np
+    from foundry_sim.candidates import blocks
+    from foundry_sim.disaggregated import stagewise, steady
+
+    request = ask(device_groups=[H100], workload=Workload(input_tokens=2048, output_tokens=256, concurrency=96))
+    architecture = resolve(request.model)
+    tables = stagewise(request, architecture, next(blocks(request, architecture)))
+    assert tables is not None
+    genomes = np.array([[0, 3, 1, 0], [1, 0, 0, 3]])
+    state = steady(request, tables, genomes)
+    assert state.rate * state.e2e_s == pytest.approx([96.0, 96.0], rel=0.02)
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_whatever_is_asked_no_plan_breaks_its_promise(data: st.DataObject) -> None:
+    names = st.sampled_from(["h100_sxm", "a100_sxm", "l40s", "mi300x", "b200_sxm", "xeon_6767p", "t4", "gaudi3"])
+    groups = [
+        DeviceGroup(name=f"g{place}", device=name, nodes=data.draw(st.integers(1, 4)), devices_per_node=each)
+        for place, (name, each) in enumerate(
+            data.draw(st.lists(st.tuples(names, st.integers(1, 8)), min_size=1, max_size=3))
+        )
+    ]
+    load: dict[str, Any] = data.draw(st.sampled_from([{"concurrency": 1}, {"concurrency": 37}, {"rate_per_s": 2.5}]))
+    request = ask(
+        model=data.draw(st.sampled_from(["Qwen/Qwen3-8B", "openai/gpt-oss-120b", "google/gemma-3-27b-it",
+                                         "deepseek-ai/DeepSeek-V2-Lite", "ai21labs/Jamba-v0.1"])),
+        device_groups=groups,
+        workload=Workload(input_tokens=data.draw(st.integers(1, 4000)), output_tokens=data.draw(st.integers(1, 900)),
+                          **load),
+        service_levels=ServiceLevels(
+            ttft_ms=data.draw(st.none() | st.floats(50, 20_000)),
+            tokens_per_second=data.draw(st.none() | st.floats(1, 200)),
+            e2e_ms=data.draw(st.none() | st.floats(500, 100_000)),
+            statistic=data.draw(st.sampled_from(["mean", "p50", "p95", "p99"])),
+        ),
+        quantisation=data.draw(st.sampled_from(["as_shipped", "allowed"])),
+    )  # fmt: skip
+    found = simulate(request)
+    assert found.feasible == bool(found.plans)
+    levels, capacity = request.service_levels, {group.name: group.devices for group in groups}
+    for plan in found.plans:
+        assert plan.devices <= capacity[plan.device_group]
+        ttft, tpot, e2e = (
+            getattr(spread, levels.statistic) * max(1.0, spread.hi / max(spread.mean, 1e-9))
+            for spread in (plan.predicted.ttft_ms, plan.predicted.tpot_ms, plan.predicted.e2e_ms)
+        )
+        assert levels.ttft_ms is None or ttft <= levels.ttft_ms * 1.001 + 0.001
+        assert levels.e2e_ms is None or e2e <= levels.e2e_ms * 1.001 + 0.001
+        if levels.tokens_per_second and request.workload.output_tokens > 1:
+            assert tpot <= 1000 / levels.tokens_per_second * 1.001 + 0.001
+    if not found.feasible:
+        assert found.binding_constraint in {"ttft", "tokens_per_second", "e2e", "throughput", "memory"}
+        assert found.explanation.endswith(".")
