@@ -35,6 +35,14 @@ def get(user: str) -> User:
     return _user(*_find(user))
 
 
+def address_of(user_id: str, otherwise: str) -> str:
+    """The e-mail address, which access tokens do not carry; ``otherwise`` for somebody who is not in the directory."""
+    try:
+        return get(user_id).email
+    except (NotFound, Unavailable):
+        return otherwise
+
+
 def page_of(limit: int, cursor: str | None) -> tuple[list[User], str | None]:
     wanted: dict[str, Any] = {"UserPoolId": _pool(), "Limit": min(limit, _MAX_PAGE)}
     if cursor:

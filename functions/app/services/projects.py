@@ -8,6 +8,7 @@ from foundry_core.ids import new_id
 from foundry_core.permissions import Action, Level, granted_everywhere
 from foundry_core.principal import Principal
 
+from functions.app import directory
 from functions.app.schemas import Limits, Member, Project, ProjectChange, ProjectCreate
 from functions.app.store import projects as store
 
@@ -18,7 +19,8 @@ def create(request: ProjectCreate, principal: Principal) -> Project:
     """The caller becomes the owner. ``Conflict`` with code ``name_taken``."""
     at_ms = now_ms()
     project = Project(id=new_id("prj"), created_by=principal.user_id, created_at_ms=at_ms, **request.model_dump())
-    owner = Member(user_id=principal.user_id, username=principal.username, level=Level.OWNER, added_at_ms=at_ms)
+    address = directory.address_of(principal.user_id, principal.username)
+    owner = Member(user_id=principal.user_id, username=address, level=Level.OWNER, added_at_ms=at_ms)
     store.insert(project, owner, _event("created", project.id, principal, {"name": project.name}))
     return project
 

@@ -106,7 +106,9 @@ def _without_secret(response: dict[str, Any]) -> dict[str, Any]:
     field = response.get("headers", {}).get(SECRET_HEADER)
     if not field:
         return response
-    return {**response, "body": json.dumps({**json.loads(response["body"]), field: None})}
+    body = json.dumps({**json.loads(response["body"]), field: None})
+    headers = {**response["headers"], "content-length": str(len(body.encode()))}
+    return {**response, "headers": headers, "body": body}
 
 
 def _replayed(once: Handler, event: dict[str, Any], context: Any) -> dict[str, Any]:

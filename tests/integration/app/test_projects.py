@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from foundry_core import aws
-from foundry_core.principal import Principal
+from foundry_core.principal import Principal, Role
 
 Call = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("user_pool")
@@ -28,6 +28,14 @@ def test_the_creator_becomes_the_owner(call: Call, people: dict[str, Principal])
     assert call("GET", "/me", None, "developer").ok()["memberships"] == [
         {"project_id": project["id"], "level": "owner"}
     ]
+
+
+def test_an_owner_is_shown_by_address(call: Call, person: Callable[[str], str]) -> None:
+    """As with Cognito, where the access token's username is the id."""
+    ann = person("ann")
+    project = call("POST", "/projects", {"name": "alpha"}, Principal(ann, ann, frozenset({Role.DEVELOPER}))).ok(201)
+    (owner,) = call("GET", f"/projects/{project['id']}/members").ok()["items"]
+    assert (owner["user_id"], owner["username"]) == (ann, "ann@example.com")
 
 
 def test_people_see_their_projects_and_operators_all(call: Call, project: str, join: Any) -> None:
@@ -84,8 +92,6 @@ def test_members_come_by_address_and_change_level(call: Call, project: str, pers
 
 
 def test_authority_follows_the_membership_at_once(call: Call, project: str, person: Callable[[str], str]) -> None:
-    from foundry_core.principal import Role
-
     ann = Principal(person("ann"), "ann@example.com", frozenset({Role.DEVELOPER}))
     keys, member = f"/projects/{project}/keys", f"/projects/{project}/members/{ann.user_id}"
     call("POST", keys, {"name": "one"}, ann).problem(404, "project_not_found")

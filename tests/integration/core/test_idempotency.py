@@ -1,5 +1,6 @@
 """A POST with an Idempotency-Key happens once, per caller and route, and a replay gets the first answer."""
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
@@ -89,7 +90,9 @@ def test_keys_are_per_caller_and_route(call: Call, calls: Any) -> None:
 def test_a_secret_is_shown_once_and_never_kept(call: Call, calls: Any) -> None:
     assert post(call, "secret").ok(201)["secret"] == "s3cret"
     assert "s3cret" not in str(aws.client("dynamodb").scan(TableName="foundry-test-app")["Items"])
-    again = post(call, "secret").ok(201)
+    answer = post(call, "secret")
+    again = answer.ok(201)
+    assert int(answer.headers["content-length"]) == len(json.dumps(again))
     assert again == {"number": 1, "name": "secret", "secret": None} and calls == ["secret"]
 
 
