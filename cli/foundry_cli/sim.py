@@ -21,6 +21,12 @@ class SplitName(StrEnum):
     time = "time"
 
 
+class Refit(StrEnum):
+    nothing = "nothing"
+    forests = "forests"
+    everything = "everything"
+
+
 @sim_app.command()
 def predict(
     source: Annotated[Path, typer.Option("--input", help="Requests, one JSON object per line.")],
@@ -53,12 +59,14 @@ def train(
 @sim_app.command()
 def validate(
     split: Annotated[SplitName | None, typer.Option(help="Only this way of leaving groups out.")] = None,
-    refit: Annotated[bool, typer.Option(help="Train every fold again instead of reading the stored results.")] = False,
+    refit: Annotated[
+        Refit, typer.Option(help="Train the folds' forests, or everything, again instead of reading stored results.")
+    ] = Refit.nothing,
 ) -> None:
     """Print errors on groups that were kept out of training: MAPE, median, p90, bias, coverage, regret, violations."""
     from foundry_sim.train.validate import report
 
-    for line in report(split.value if split else None, refit):
+    for line in report(split.value if split else None, refit.value):
         typer.echo(line)
 
 

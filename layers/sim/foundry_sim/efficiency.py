@@ -5,6 +5,7 @@ engine and by the software's age. Every efficiency is in (0, 1): no prediction c
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
@@ -26,6 +27,7 @@ class Efficiency:
     attention: float = 0.50
     link: float = 0.70
     eight_bit: float = 0.95  # of the 16-bit GEMM efficiency, relative to the 8-bit peak
+    eight_bit_memory: float = 0.95  # of the 16-bit memory efficiency, reading 8-bit weights
     four_bit: float = 0.85  # the same for 4-bit weights
     four_bit_memory: float = 0.90  # of the memory efficiency, reading 4-bit weights
     half_tokens: float = 32.0
@@ -44,7 +46,7 @@ class Efficiency:
 
 FRACTIONS = (
     *("memory", "kv", "linear", "moe", "moe_memory", "attention", "link"),
-    *("eight_bit", "four_bit", "four_bit_memory"),
+    *("eight_bit", "eight_bit_memory", "four_bit", "four_bit_memory"),
 )
 OVERHEADS = (
     *("layer_us", "moe_layer_us", "latent_layer_us", "recurrent_layer_us", "step_us", "sequence_us", "prefill_us"),
@@ -61,8 +63,8 @@ def _table() -> dict[str, Any]:
 
 
 def family(device: Device) -> str:
-    """Devices of one family share their constants: blackwell, blackwell_ultra and blackwell_workstation are one."""
-    return device.generation.split("_")[0]
+    """The generation: blackwell, blackwell_ultra and blackwell_workstation differ in what kernels reach."""
+    return device.generation
 
 
 def years_old(days: float | None) -> float:
@@ -74,14 +76,19 @@ def years_old(days: float | None) -> float:
 def efficiency(device_family: str, vendor: str, engine: str, age: float) -> Efficiency:
     """Constants of a device family under an engine release; unknown families get their vendor's, engines the base."""
     table = _table()
-    families = table.get("families", {})
-    chosen = (
+    return combine(layers(table, device_family, vendor, engine), table.get("aging", {}).get(vendor, {}), age)
+
+
+def layers(table: Mapping[str, Any], device_family: str, vendor: str, engine: str) -> list[dict[str, float]]:
+    """Factors from general to special: operator measurements of the family, base, end-to-end fit of the family (or
+    of the one it descends from, or its vendor), engine."""
+    families, ancestor = table.get("families", {}), device_family.split("_")[0]
+    return [
+        table.get("operators", {}).get(device_family, {}),
         table.get("base", {}),
-        families.get(device_family, families.get(vendor, {})),
+        families.get(device_family) or families.get(ancestor) or families.get(vendor, {}),
         table.get("engines", {}).get(engine, {}),
-    )
-    aging = table.get("aging", {}).get(vendor, {})
-    return combine([*chosen], aging, age)
+    ]
 
 
 def combine(factors: list[dict[str, float]], aging: dict[str, float], age: float) -> Efficiency:

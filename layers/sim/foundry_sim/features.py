@@ -53,7 +53,7 @@ def facts(device: Device, engine: str, software: float | None, measured: float |
     return Facts(
         engine=code(ENGINES, engine),
         vendor=code(VENDORS, device.vendor),
-        family=code(FAMILIES, family(device)),
+        family=code(FAMILIES, family(device).split("_")[0]),
         days=float("nan") if software is None else software,
         measured=float("nan") if measured is None else measured,
         cpu=float(device.is_cpu),

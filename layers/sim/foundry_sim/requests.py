@@ -133,9 +133,13 @@ def undouble(tp: int, dp: int, ep: int, target: Device) -> tuple[int, int, int]:
 def resolve_precision(a: Architecture, d: Device, engine: str, wanted: Mapping[str, str | None]) -> Precision:
     """Fill what the request leaves open from the checkpoint, the engine's defaults and what the device can run."""
     shipped = a.checkpoint_precision
-    weights = canonical(wanted.get("weights") or shipped.weights)
-    moe = canonical(wanted.get("moe") or (shipped.moe if not wanted.get("weights") else weights))
-    attention = shipped.attention if weights == shipped.weights else _attention(a, weights)
+    asked = {canonical(v) for v in (wanted.get("weights"), wanted.get("moe")) if v}
+    if _is_shipped(asked, shipped):
+        weights, moe, attention = shipped.weights, shipped.moe, shipped.attention
+    else:
+        weights = _native(canonical(wanted.get("weights") or shipped.weights), d)
+        moe = _native(canonical(wanted.get("moe") or weights), d)
+        attention = shipped.attention if weights == shipped.weights else _attention(a, weights)
     return Precision(
         weights=weights,
         activations=canonical(wanted.get("activations") or _activations(weights, moe, shipped, d)),
@@ -143,6 +147,18 @@ def resolve_precision(a: Architecture, d: Device, engine: str, wanted: Mapping[s
         moe=moe,
         attention=attention,
     )
+
+
+def _is_shipped(asked: set[str], shipped: Precision) -> bool:
+    """One format named for all: a checkpoint known by its experts' format keeps the rest as it ships."""
+    four = {"nvfp4", "mxfp4"}
+    same = {frozenset({name} | (four if name in four else set())) for name in (shipped.weights, shipped.moe)}
+    return not asked or any(asked <= names for names in same)
+
+
+def _native(name: str, d: Device) -> str:
+    """ "fp4" means NVFP4 on NVIDIA and MXFP4 on AMD."""
+    return "mxfp4" if name == "nvfp4" and d.vendor == "amd" else name
 
 
 def _attention(a: Architecture, weights: str) -> str:

@@ -215,4 +215,4 @@ def _narrowed(e: Efficiency, width_bytes: float) -> tuple[float, float]:
     """(factor on GEMM efficiency, factor on memory efficiency) of weights this wide."""
     if width_bytes < 0.75:
         return e.four_bit, e.four_bit_memory
-    return (e.eight_bit, 1.0) if width_bytes < 1.5 else (1.0, 1.0)
+    return (e.eight_bit, e.eight_bit_memory) if width_bytes < 1.5 else (1.0, 1.0)

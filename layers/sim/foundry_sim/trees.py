@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Bits = NDArray[np.bool_]
-
 
 @dataclass(frozen=True, slots=True)
 class Forest:
@@ -27,29 +25,42 @@ class Forest:
         return int(self.leaf.shape[1]).bit_length() - 1
 
     def predict(self, columns: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Sum of leaves per row; `columns` is features × rows, contiguous, without NaN."""
+        """Sum of leaves per row; `columns` is features × rows, contiguous, without NaN.
+
+        A search varies a few features only: tests on the others are the same for all rows and are taken once.
+        """
         total = np.full(columns.shape[1], self.base, dtype=np.float64)
+        if not columns.shape[1]:
+            return total
+        first = columns[:, 0]
+        fixed = (columns == first[:, None]).all(axis=1)
         for tests, thresholds, leaves in zip(self.feature, self.threshold, self.leaf, strict=True):
-            bits = [columns[f] >= limit for f, limit in zip(tests.tolist(), thresholds, strict=True)]
-            total += leaves.take(_descend(bits, self.depth))
+            same = fixed[tests] | np.isinf(thresholds)
+            known = np.where(same, first[tests] >= thresholds, -1).tolist()
+            total += _Tree(tests.tolist(), thresholds.tolist(), leaves, known, columns).value(0)
         return total
 
 
-def _descend(bits: list[Bits], depth: int) -> NDArray[np.uint8]:
-    """Leaf numbers: every level's decision is chosen among its nodes by the decisions above it."""
-    chosen = [bits[0]]
-    place = bits[0].astype(np.uint8)
-    for level in range(1, depth):
-        nodes = bits[2**level - 1 : 2 ** (level + 1) - 1]
-        for above in reversed(chosen):
-            nodes = [_choose(above, low, high) for low, high in zip(nodes[0::2], nodes[1::2], strict=True)]
-        chosen.append(nodes[0])
-        place = np.asarray((place << 1) | nodes[0], np.uint8)
-    return place
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """One tree on one block: `known` holds 0 or 1 where a test has the same result for all rows, else -1."""
 
+    tests: list[int]
+    thresholds: list[float]
+    leaves: NDArray[np.float32]
+    known: list[int]
+    columns: NDArray[np.float32]
 
-def _choose(pick_high: Bits, low: Bits, high: Bits) -> Bits:
-    return low ^ (pick_high & (low ^ high))
+    def value(self, node: int) -> np.float32 | NDArray[np.float32]:
+        if node >= len(self.tests):
+            return np.float32(self.leaves[node - len(self.tests)])
+        if self.known[node] >= 0:
+            return self.value(2 * node + 1 + self.known[node])
+        low, high = self.value(2 * node + 1), self.value(2 * node + 2)
+        if low is high:
+            return low
+        right = self.columns[self.tests[node]] >= np.float32(self.thresholds[node])
+        return np.where(right, high, low)
 
 
 def complete(dumped: list[dict[str, Any]], depth: int, base: float) -> Forest:

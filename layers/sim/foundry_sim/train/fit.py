@@ -29,7 +29,7 @@ def train(target: Path | None = None) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     clean = load(known_speculation=True)
     yield f"{len(clean.rows)} measurements"
-    fitted = rounded(PhysicsFit(clean, np.ones(len(clean.rows), bool)).run())
+    fitted = heldout.rounded(PhysicsFit(clean, np.ones(len(clean.rows), bool)).run(heldout.ROUNDS))
     (folder / "efficiency.json").write_text(json.dumps(fitted, indent=1, sort_keys=True) + "\n")
     yield "efficiency.json: constants of the closed form"
     asked = Prepared(load(known_speculation=False), fitted)
@@ -43,11 +43,6 @@ def fitted_table(folder: Path = MODELS) -> dict[str, Any]:
     """The shipped constants of the closed form."""
     table: dict[str, Any] = json.loads((folder / "efficiency.json").read_text())
     return table
-
-
-def rounded(table: dict[str, Any]) -> dict[str, Any]:
-    """Five digits: what shipped is what trained, and the file stays readable."""
-    return {k: rounded(v) if isinstance(v, dict) else float(f"{v:.5g}") for k, v in table.items()}
 
 
 def _head(p: Prepared, head: str, errors: dict[str, heldout.Heldout]) -> Head:

@@ -4,6 +4,8 @@ Four ways to leave groups out: `curve` (model, device, engine, devices: an unsee
 `time` (everything measured after a date). Physics and forests are both refitted without the group.
 """
 
+import gzip
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from foundry_sim.train.measurement import Measurement
 
 SPLITS = ("curve", "model", "device", "time")
 FILE = DATA / "training" / "heldout.npz"
+FOLDS = DATA / "training" / "folds.json.gz"
+ROUNDS = 6
 _CURVE_FOLDS = 5
 _TIME = "2026-03-01"
 _SERVING = ("silicon-inferencex", "silicon-nvidia", "inferencex-amd")
@@ -68,12 +72,35 @@ _FOLD: dict[str, Callable[[Sequence[Measurement]], Callable[[Measurement], int]]
 }
 
 
-def leave_out(clean: Dataset, asked: Dataset, split: str) -> Iterator[tuple[int, Heldout]]:
-    """Fit without each fold in turn; yields the fold and its errors as soon as they are known."""
+def fit_folds(clean: Dataset, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Constants of the closed form fitted without each fold in turn, as soon as they are known."""
     fold = folds(clean.rows, split)
     for number in sorted(set(fold.tolist()) - {-1}):
-        fitted = PhysicsFit(clean, fold != number).run()
-        yield number, _errors(Prepared(asked, fitted), fold == number)
+        yield f"{split}/{number}", rounded(PhysicsFit(clean, fold != number).run(ROUNDS))
+
+
+def leave_out(asked: Dataset, tables: dict[str, dict[str, Any]], split: str) -> Heldout:
+    """Errors of every row under the constants and forests that never saw its fold."""
+    fold = folds(asked.rows, split)
+    numbers = sorted(set(fold.tolist()) - {-1})
+    return merge([_errors(Prepared(asked, tables[f"{split}/{n}"]), fold == n) for n in numbers])
+
+
+def read_folds() -> dict[str, dict[str, Any]]:
+    if not FOLDS.is_file():
+        return {}
+    found: dict[str, dict[str, Any]] = json.loads(gzip.decompress(FOLDS.read_bytes()))
+    return found
+
+
+def save_folds(tables: dict[str, dict[str, Any]]) -> None:
+    text = json.dumps(tables, sort_keys=True, separators=(",", ":"))
+    FOLDS.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def rounded(table: dict[str, Any]) -> dict[str, Any]:
+    """Five digits: what ships is what trained, and the file stays readable."""
+    return {k: rounded(v) if isinstance(v, dict) else float(f"{v:.5g}") for k, v in table.items()}
 
 
 def _errors(p: Prepared, out: NDArray[np.bool_]) -> Heldout:
@@ -88,11 +115,14 @@ def _errors(p: Prepared, out: NDArray[np.bool_]) -> Heldout:
 
 
 def merge(parts: Sequence[Heldout]) -> Heldout:
-    def joined(name: str) -> dict[str, Array]:
-        return {h: np.nanmax([getattr(p, name)[h] for p in parts], axis=0) for h in HEADS}
+    """Each row was left out at most once."""
 
-    with np.errstate(all="ignore"):
-        return Heldout(joined("physics"), joined("corrected"))
+    def joined(name: str, head: str) -> Array:
+        values = np.array([getattr(p, name)[head] for p in parts])
+        return np.where(np.isfinite(values).any(axis=0), np.nansum(values, axis=0), np.nan)
+
+    physics, corrected = ({h: joined(name, h) for h in HEADS} for name in _KINDS)
+    return Heldout(physics, corrected)
 
 
 def save(found: dict[str, Heldout], path: Path = FILE) -> None:

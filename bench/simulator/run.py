@@ -1,0 +1,113 @@
+"""Error and speed of the simulator beside AIConfigurator on the same measured rows. See README.md."""
+
+import argparse
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from foundry_sim.architecture import resolve
+from foundry_sim.devices import device
+from foundry_sim.memory import budget
+from foundry_sim.precision import Precision
+from foundry_sim.predict import predict, predict_arrays
+from foundry_sim.regressor import load as load_regressor
+from foundry_sim.train import heldout
+from foundry_sim.train.dataset import Dataset, load
+from foundry_sim.train.validate import shipped
+
+PEER_DEVICES = {"h100_sxm", "h200_sxm", "b200_sxm", "gb200", "a100_sxm", "l40s"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer-python", type=Path, help="interpreter of an environment with aiconfigurator")
+    parser.add_argument("--rows", type=int, default=200)
+    given = parser.parse_args()
+    data = load(known_speculation=False)
+    chosen = sample(data, given.rows)
+    print(f"rows: {len(chosen)} closed-loop runs on NVIDIA devices, spread over all curves\n")
+    peer = ask(given.peer_python, [row(data, i) for i in chosen]) if given.peer_python else None
+    errors(data, chosen, peer)
+    print()
+    speed(data, peer)
+
+
+def sample(data: Dataset, count: int) -> list[int]:
+    usable = [
+        i
+        for i, m in enumerate(data.rows)
+        if m.kind == "closed" and m.device in PEER_DEVICES and m.ttft_ms_mean and m.tpot_ms_mean and m.tp <= 8
+    ]
+    return sorted(np.random.default_rng(0).permutation(usable)[:count].tolist())
+
+
+def row(data: Dataset, i: int) -> dict[str, Any]:
+    m, c = data.rows[i], data.frame.cases[i]
+    facts = {n: getattr(m, n) for n in ("model", "device", "engine", "isl", "osl", "load", "tp", "dp", "ep")}
+    shipped = c.precision.weights == c.architecture.checkpoint_precision.weights
+    return facts | {"weights": None if shipped else c.precision.weights, "moe": c.architecture.is_moe}
+
+
+def ask(python: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    script = Path(__file__).with_name("peer.py")
+    done = subprocess.run(
+        [str(python), str(script)], input=json.dumps(rows), capture_output=True, text=True, check=True
+    )
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
+
+
+def errors(data: Dataset, chosen: list[int], peer: list[dict[str, Any]] | None) -> None:
+    trained = load_regressor()
+    assert trained is not None, "run `foundry sim train` first"
+    held, _ = shipped(data, "curve", heldout.read()["curve"], trained)
+    both = [k for k in range(len(chosen)) if peer is None or "error" not in peer[k]]
+    if peer is not None:
+        print(f"the peer answered {len(both)} of {len(chosen)}; the comparison is over those")
+    print(f"{'':28}{'MAPE %':>8}{'median %':>10}{'p90 %':>8}")
+    for head in ("tpot", "ttft"):
+        ours = np.expm1(held[head][[chosen[k] for k in both]])
+        line(f"foundry_sim {head} (held out)", ours[np.isfinite(ours)])
+        if peer is not None:
+            truth = np.array([getattr(data.rows[chosen[k]], f"{head}_ms_mean") for k in both])
+            line(f"aiconfigurator {head}", np.array([peer[k][f"{head}_ms"] for k in both]) / truth - 1.0)
+
+
+def line(name: str, relative: Any) -> None:
+    size = 100 * np.abs(relative)
+    print(f"{name:28}{size.mean():8.1f}{np.median(size):10.1f}{np.quantile(size, 0.9):8.1f}")
+
+
+def speed(data: Dataset, peer: list[dict[str, Any]] | None) -> None:
+    requests = [c.request for c in data.frame.cases[:5000]]
+    started = time.process_time()
+    predict(requests)
+    print(f"foundry_sim predict: {1e6 * (time.process_time() - started) / len(requests):.0f} µs per mixed request")
+    arch, target, precision = resolve("deepseek-ai/DeepSeek-R1"), device("b200_sxm"), Precision("fp8", "fp8", "fp8")
+    cache = budget(arch, target, precision, tp=8).kv_tokens
+    count = 200_000
+    for method in ("heuristic", "regressor"):
+        started = time.process_time()
+        predict_arrays(
+            arch,
+            target,
+            precision,
+            tp=8,
+            isl=1000,
+            osl=np.linspace(100, 1000, count),
+            load=np.linspace(1, 500, count),
+            kv_tokens=cache,
+            method=method,
+        )
+        rate = count / (time.process_time() - started)
+        print(f"foundry_sim predict_arrays, {method}: {rate:,.0f} configurations/s/core")
+    if peer is not None:
+        taken = 1e3 * np.array([a["seconds"] for a in peer if "seconds" in a])
+        print(f"aiconfigurator: median {np.median(taken):.1f} ms, mean {taken.mean():.1f} ms per configuration")
+
+
+if __name__ == "__main__":
+    main()
