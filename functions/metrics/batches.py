@@ -16,7 +16,7 @@ from functions.metrics.schemas import Row
 PREFIX = "metering/"
 QUARANTINE = "quarantine/"
 MAX_OBJECT_BYTES = 16 * 1024 * 1024
-MAX_PLAIN_BYTES = 128 * 1024 * 1024
+MAX_PLAIN_BYTES = 64 * 1024 * 1024  # as rows ten times that, in a function of 1 GiB
 _MAX_LINE_BYTES = 64 * 1024
 _KEPT_OF_LINE = 4096
 _OLDEST_MS = 1_704_067_200_000  # 2024-01-01
