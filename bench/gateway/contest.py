@@ -50,7 +50,8 @@ class Range:
         command = ["taskset", "-c", self.core, str(self.work / "load"), "-u", f"127.0.0.1:{port}", "-b", str(body)]
         command += ["-d", str(seconds), "-w", "0", "-H", f"Authorization: Bearer {entry.KEY}", *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=True)
-        return json.loads(done.stdout)
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
 
     def close(self) -> None:
         for process in self._helpers:

@@ -133,9 +133,9 @@ def nginx(work: Path, workers: int = 1) -> Contestant | None:
     if binary is None:
         return None
     servers = "".join(f"server 127.0.0.1:{port}; " for port in ENGINE_PORTS)
-    temporary = "".join(
-        f"{kind}_temp_path {work.resolve()}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
+    here = work.resolve()
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {here}/{kind}; " for kind in kinds)
     config = (
         f"daemon off; worker_processes {workers}; pid {here}/nginx.pid; error_log {here}/nginx-error.log;\n"
         "events { worker_connections 8192; }\n"

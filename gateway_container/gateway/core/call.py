@@ -20,6 +20,10 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+class Message(msgspec.Struct):
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
 class Call(msgspec.Struct):
     """The few fields of a request body that policy needs; everything else passes through unread."""
 
@@ -31,8 +35,17 @@ class Call(msgspec.Struct):
     n: int | None = None
     best_of: int | None = None
     stream_options: StreamOptions | None = None
+    messages: list[Message] | None = None
+
+    @property
+    def plain_text(self) -> bool:
+        """Every message is a string: nothing is attached. False also where that is not known."""
+        if self.messages is None:
+            return False
+        return all(memoryview(message.content)[0] == QUOTE for message in self.messages)
 
 
+QUOTE = ord('"')
 _decode = msgspec.json.Decoder(Call).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -41,6 +54,15 @@ def parse(body: bytes) -> Call:
     """Read a JSON body. Raises Rejected for anything that is not a JSON object with a model."""
     try:
         return _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _parse_rest(body)
+
+
+def _parse_rest(body: bytes) -> Call:
+    try:
+        fields = _decode_fields(body)
+        fields.pop("messages", None)
+        return _decode(msgspec.json.encode(fields))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("invalid_request", f"The body is not a valid request: {error}.") from None
 

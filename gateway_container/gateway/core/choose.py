@@ -3,7 +3,6 @@
 import random
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from hashlib import blake2b
 
 from gateway.core.health import usable
 from gateway.core.snapshot import Deployment, Endpoint
@@ -76,9 +75,9 @@ class PrefixMap:
 
     def __init__(self, capacity: int = PREFIX_BLOCKS) -> None:
         self.capacity = capacity
-        self.owners: OrderedDict[bytes, Deployment] = OrderedDict()
+        self.owners: OrderedDict[int, Deployment] = OrderedDict()
 
-    def owner(self, chain: Sequence[bytes]) -> tuple[Deployment | None, int]:
+    def owner(self, chain: Sequence[int]) -> tuple[Deployment | None, int]:
         """Who has the longest prefix, and how many blocks of it."""
         best: Deployment | None = None
         depth = 0
@@ -92,7 +91,7 @@ class PrefixMap:
             self.owners.move_to_end(chain[depth - 1])
         return best, depth
 
-    def learn(self, chain: Sequence[bytes], deployment: Deployment) -> None:
+    def learn(self, chain: Sequence[int], deployment: Deployment) -> None:
         for link in chain:
             self.owners[link] = deployment
             self.owners.move_to_end(link)
@@ -100,19 +99,26 @@ class PrefixMap:
             self.owners.popitem(last=False)
 
 
-def chain_of(body: bytes) -> list[bytes]:
-    """Hash chain over whole blocks from where the prompt begins: equal links mean equal prefixes."""
+def chain_of(body: bytes) -> list[int]:
+    """Hash chain over whole blocks from where the prompt begins: equal links mean equal prefixes.
+
+    The interpreter's own keyed hash is fast and good enough: a collision costs a cache miss, nothing else. Blocks
+    grow with the prompt, so that a long one costs no more links than a short one.
+    """
     start = prompt_start(body)
-    view = memoryview(body)
-    link = b""
+    size = PREFIX_BLOCK_BYTES if len(body) < 32 * PREFIX_BLOCK_BYTES else 4 * PREFIX_BLOCK_BYTES
+    link = size
     chain = []
-    for at in range(start, len(body) - PREFIX_BLOCK_BYTES + 1, PREFIX_BLOCK_BYTES):
-        link = blake2b(view[at : at + PREFIX_BLOCK_BYTES], digest_size=8, key=link).digest()
+    for at in range(start, len(body) - size + 1, size):
+        link = hash((link, body[at : at + size]))
         chain.append(link)
     return chain
 
 
 def prompt_start(body: bytes) -> int:
     """Where the messages or the prompt begin, so that fields before them (model, user) do not matter."""
-    found = [at for name in (b'"messages"', b'"prompt"', b'"input"') if (at := body.find(name)) >= 0]
-    return min(found, default=0)
+    for name in (b'"messages"', b'"prompt"', b'"input"'):
+        at = body.find(name, 0, 4096)
+        if at >= 0:
+            return at
+    return 0

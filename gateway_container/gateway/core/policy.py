@@ -113,7 +113,7 @@ class Policy:
     def _worst(self, exchange: Exchange) -> Amounts:
         call, endpoint = exchange.call, exchange.endpoint
         assert call is not None and endpoint is not None
-        given = input_bound(exchange.body)
+        given = input_bound(call, exchange.body)
         made = output_bound(call, endpoint)
         if len(endpoint.chain) == 1:
             return 1, given + made, given * endpoint.input_nanos + made * endpoint.output_nanos

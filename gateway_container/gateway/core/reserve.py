@@ -11,9 +11,9 @@ TOKENS_PER_ATTACHMENT = 16384
 ATTACHMENT_MARKS = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"video_url"', b'"file_id"', b'"audio_url"')
 
 
-def input_bound(body: bytes) -> int:
+def input_bound(call: Call, body: bytes) -> int:
     """At most how many prompt tokens a body can be: no tokenizer makes more than one token of a byte."""
-    if b'_url"' not in body and b'"input_' not in body and b'"file_id"' not in body:
+    if call.plain_text:
         return len(body)
     attachments = sum(body.count(mark) for mark in ATTACHMENT_MARKS)
     return len(body) + attachments * TOKENS_PER_ATTACHMENT
