@@ -59,6 +59,7 @@ class Platform:
         emulator = self._start_emulator()
         self._step("Deploy the stacks")
         deployment = deployer.deploy(self._state.assembly, emulator.url)
+        emulator.open()
         self._start_front(listener, emulator, _output(deployment, "ApiUrl"))
         pool = UserPool(_output(deployment, "UserPoolId"), _output(deployment, "CliClientId"))
         self._start_gateway(pool)

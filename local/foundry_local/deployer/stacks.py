@@ -66,10 +66,8 @@ def _describe(cloudformation: Any, name: str) -> dict[str, Any] | None:
 
 
 def _is_dead(stack: dict[str, Any]) -> bool:
-    """A stack that CloudFormation refuses to update: its creation failed, or was cut short by the end of a process."""
-    return stack["StackStatus"] in {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"} or (
-        stack["StackStatus"].endswith("_IN_PROGRESS")
-    )
+    """A stack that CloudFormation refuses to update because its creation failed."""
+    return stack["StackStatus"] in {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
 
 
 def _wait(cloudformation: Any, name: str) -> str:

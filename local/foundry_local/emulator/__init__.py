@@ -24,12 +24,16 @@ WATCH_PERIOD_S = 1.0
 
 
 class Emulator:
-    """One per process. ``start`` restores the last snapshot and returns when requests are answered."""
+    """One per process. ``start`` restores the last snapshot and returns when requests are answered.
+
+    Until :meth:`open`, streams and queues deliver nothing and nothing is saved. What is deployed in between is
+    complete or, after a kill, as if it had never begun.
+    """
 
     def __init__(self, state: Path, port: int) -> None:
         self.state, self.port = state, port
         self.url = f"http://{HOST}:{port}"
-        self._stopping = threading.Event()
+        self._stopping, self._is_open = threading.Event(), False
 
     @property
     def environment(self) -> dict[str, str]:
@@ -57,6 +61,11 @@ class Emulator:
             self._engine.restore(saved)
         self._server = Server(Guard(self._engine.asgi, self._changed), listener, "emulator")
         self._server.start()
+
+    def open(self) -> None:
+        """Begin to work: deliver events, keep snapshots."""
+        self._is_open = True
+        self._executor.deliver()
         self._snapshots.start()
         threading.Thread(target=self._watch, daemon=True, name="emulator-watch").start()
 
@@ -71,11 +80,12 @@ class Emulator:
             yield
 
     def stop(self) -> None:
-        """Stop answering, then save everything."""
+        """Stop answering, then save everything, if it was ever open."""
         self._stopping.set()
         self._server.stop()
         self._executor.close()
-        self._snapshots.stop()
+        if self._is_open:
+            self._snapshots.stop()
 
     def _changed(self) -> None:
         self._snapshots.mark()

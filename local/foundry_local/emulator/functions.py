@@ -126,7 +126,7 @@ class Executor:
         self._idle: dict[Function, list[tuple[float, _Environment]]] = {}
         self._abandoned: set[_Environment] = set()
         self._batches: dict[str, threading.Lock] = {}
-        self._on_done = on_done
+        self._on_done, self._delivering = on_done, threading.Event()
         self.shared: Callable[[], Mapping[str, str]] = dict
 
     def invoke(self, function: Function, event: Any, request_id: str) -> Outcome:
@@ -143,6 +143,7 @@ class Executor:
     def _turn(self, function: Function, event: Any) -> AbstractContextManager[Any]:
         if not (isinstance(event, dict) and "Records" in event):
             return nullcontext()
+        self._delivering.wait()
         with self._lock:
             return self._batches.setdefault(function.arn, threading.Lock())
 
@@ -153,6 +154,10 @@ class Executor:
             return job.outcome.result(timeout=function.timeout_s)
         except TimeoutError:
             return self._abandon(environment, request_id)
+
+    def deliver(self) -> None:
+        """Let batches of records through; until then they wait, since they may be for functions that are to change."""
+        self._delivering.set()
 
     def close(self) -> None:
         """Let idle environments end; running ones end with their invocation."""

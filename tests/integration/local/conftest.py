@@ -29,10 +29,10 @@ class EmulatorProcess:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
 
-    def start(self) -> "EmulatorProcess":
+    def start(self, *options: str) -> "EmulatorProcess":
         environment = {**os.environ, "SEEN": str(self.state / "seen.jsonl"), "PYTHONPATH": str(CONTRACT_APP)}
         self.process = subprocess.Popen(
-            [sys.executable, str(CONTRACT_APP / "emulator_process.py"), str(self.state), str(self.port)],
+            [sys.executable, str(CONTRACT_APP / "emulator_process.py"), str(self.state), str(self.port), *options],
             stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         assert self.process.stdout is not None and self.process.stdout.readline() == "ready\n"

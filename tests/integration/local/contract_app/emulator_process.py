@@ -1,4 +1,4 @@
-"""Runs the emulator until SIGTERM: STATE PORT."""
+"""Runs the emulator until SIGTERM: STATE PORT [--closed]."""
 
 import signal
 import sys
@@ -12,6 +12,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     emulator = Emulator(Path(sys.argv[1]), int(sys.argv[2]))
     emulator.start()
+    if "--closed" not in sys.argv:
+        emulator.open()
     print("ready", flush=True)
     stopping.wait()
     emulator.stop()

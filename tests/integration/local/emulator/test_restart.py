@@ -141,3 +141,18 @@ def test_the_snapshot_is_whole_and_private(new_emulator: Any) -> None:
     assert json.loads(snapshot.read_text())["services"]["ssm"]
     assert snapshot.stat().st_mode & 0o077 == 0
     assert new_emulator.state.stat().st_mode & 0o077 == 0
+
+
+def test_nothing_is_saved_and_no_event_delivered_before_it_opens(deployed: Any, eventually: Any) -> None:
+    """So that a deployment which a kill cuts short has never begun."""
+    deployed.client("dynamodb").put_item(TableName="contract", Item={"pk": {"S": "saved"}})
+    eventually(lambda: "saved" in deployed.seen("stream"))
+    deployed.saved()
+    deployed.stop()
+    before = (deployed.state / "snapshot.json").read_bytes()
+    deployed.start("--closed")
+    deployed.client("dynamodb").put_item(TableName="contract", Item={"pk": {"S": "closed"}})
+    time.sleep(0.5)
+    assert "closed" not in deployed.seen("stream")
+    deployed.stop()
+    assert (deployed.state / "snapshot.json").read_bytes() == before

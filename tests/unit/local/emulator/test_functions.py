@@ -48,6 +48,7 @@ def _scoped_environ() -> Iterator[None]:
 @pytest.fixture
 def executor() -> Iterator[Executor]:
     executor = Executor()
+    executor.deliver()
     yield executor
     executor.close()
 
@@ -171,3 +172,15 @@ def test_tells_when_an_invocation_is_over() -> None:
     call(executor, "echo")
     fails(executor, "named")
     assert len(done) == 2
+
+
+def test_batches_wait_until_they_are_delivered_and_calls_do_not() -> None:
+    executor, seen = Executor(), []
+    waiting = threading.Thread(target=lambda: seen.append(call(executor, "echo", {"Records": []})))
+    waiting.start()
+    assert call(executor, "echo", {"other": 1}) == {"other": 1}
+    assert waiting.is_alive() and seen == []
+    executor.deliver()
+    waiting.join(5)
+    assert seen == [{"Records": []}]
+    executor.close()

@@ -9,6 +9,8 @@ import pytest
 from foundry_local.emulator import snapshots
 from foundry_local.emulator.snapshots import SnapshotError, Snapshotter, load
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
 
 def snapshotter(path: Path, state: Any, **more: Any) -> Snapshotter:
     return Snapshotter(path, lambda: state, repr, **more)
