@@ -27,7 +27,8 @@ def register(request: ModelCreate, user_id: str) -> ModelDetail:
     facts = facts_of(_understood(config, request.source or request.name))
     model = Model(
         **facts.model_dump(), id=new_id("mdl"), name=request.name, description=request.description,
-        source=request.source, repository=request.repository or request.source, created_by=user_id, created_at_ms=now_ms(),
+        source=request.source, repository=request.repository or request.source,
+        created_by=user_id, created_at_ms=now_ms(),
     )  # fmt: skip
     data = {"model_id": model.id, "name": model.name, "parameters": model.parameters, "created_by": user_id}
     event = new_event("foundry.model.registered.v1", source="model", subject=model.id, data=data)

@@ -48,7 +48,7 @@ def test_a_cluster_is_discovered(call: Call, cluster: dict[str, Any]) -> None:
     assert run.result == {"cluster_id": cluster["id"], "node_count": 5, "gpu_count": 28}
     nodes = call("GET", f"/clusters/{cluster['id']}/nodes", limit=2).ok()
     assert len(nodes["items"]) == 2 and nodes["next_cursor"] and nodes["items"][0]["ready"]
-    kinds = [json.loads(item["event"])["type"] for item in items() if item["kind"] == "outbox"]
+    kinds = [json.loads(str(item["event"]))["type"] for item in items() if item["kind"] == "outbox"]
     assert sorted(kinds) == ["foundry.cluster.created.v1", "foundry.cluster.ready.v1"]
 
 
@@ -182,7 +182,7 @@ def test_a_cancelled_registration(call: Call, flow: Any, simulated: SimulatedClu
 def test_prices_survive_a_new_discovery(call: Call, cluster: dict[str, Any], flow: Any) -> None:
     path = f"/clusters/{cluster['id']}"
     call("PATCH", path, {"prices_nanos_per_hour": {"l40s-x4": 5}}).ok()
-    from functions.cluster.tasks import discover
+    from functions.cluster.tasks.clusters import discover
 
     discover(cluster["id"])
     prices = {group["name"]: group["price_nanos_per_hour"] for group in call("GET", path).ok()["device_groups"]}

@@ -28,7 +28,7 @@ def namespaces(core: kubernetes.CoreV1Api) -> list[str]:
 
 def events(kind: str) -> list[dict[str, Any]]:
     items = boto3.resource("dynamodb").Table("foundry-test-cluster").scan()["Items"]
-    found = [json.loads(item["event"]) for item in items if item["kind"] == "outbox"]
+    found = [json.loads(str(item["event"])) for item in items if item["kind"] == "outbox"]
     return [event["data"] for event in found if event["type"] == f"foundry.{kind}.v1"]
 
 

@@ -15,7 +15,7 @@ from functions.cluster import engine
 from functions.cluster.errors import ClusterUnreachable, EngineFailed, KubeconfigInvalid, ManifestRejected
 from functions.cluster.kube import Kube
 from functions.cluster.kubeconfig import Credentials, parse
-from functions.cluster.tasks import drained
+from functions.cluster.tasks.removal import drained
 
 
 class Server(ThreadingHTTPServer):
@@ -84,7 +84,7 @@ def status(message: str) -> bytes:
     ],
 )
 def test_answers(server: Server, kube: Kube, code: int, body: bytes, error: type[Exception]) -> None:
-    server.answer = answers(code, body)  # type: ignore[method-assign]
+    server.answer = answers(code, body)
     with pytest.raises(error) as caught:
         kube.version()
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
@@ -97,7 +97,7 @@ def test_nothing_is_retried_here(server: Server, kube: Kube) -> None:
         calls.append(1)
         answers(503, b"")(handler)
 
-    server.answer = answer  # type: ignore[method-assign]
+    server.answer = answer
     with pytest.raises(TransientError):
         kube.version()
     assert len(calls) == 1
@@ -114,7 +114,7 @@ def test_a_redirect_is_not_followed(server: Server, kube: Kube) -> None:
         handler.send_header("content-length", "0")
         handler.end_headers()
 
-    server.answer = answer  # type: ignore[method-assign]
+    server.answer = answer
     with pytest.raises(ClusterUnreachable):
         kube.version()
     assert seen == ["/version"]
@@ -122,19 +122,19 @@ def test_a_redirect_is_not_followed(server: Server, kube: Kube) -> None:
 
 @pytest.mark.parametrize("body", [b"{}", b'{"items": 5}', b'{"items": [5]}', b'{"items": [{}]}'])
 def test_lists_that_are_none(server: Server, kube: Kube, body: bytes) -> None:
-    server.answer = answers(200, body)  # type: ignore[method-assign]
+    server.answer = answers(200, body)
     with pytest.raises(ClusterUnreachable):
         list(kube.items("/api/v1/nodes"))
 
 
 def test_a_list_without_end(server: Server, kube: Kube) -> None:
-    server.answer = answers(200, b'{"items": [], "metadata": {"continue": "more"}}')  # type: ignore[method-assign]
+    server.answer = answers(200, b'{"items": [], "metadata": {"continue": "more"}}')
     with pytest.raises(ClusterUnreachable, match="without end"):
         list(kube.items("/api/v1/nodes"))
 
 
 def test_a_broken_connection_is_worth_another_try(server: Server, kube: Kube) -> None:
-    server.answer = lambda handler: handler.connection.close()  # type: ignore[method-assign]
+    server.answer = lambda handler: handler.connection.close()
     with pytest.raises(TransientError):
         kube.version()
 
@@ -147,14 +147,14 @@ def test_half_an_answer_is_worth_another_try(server: Server, kube: Kube) -> None
         handler.wfile.write(b"{")
         handler.connection.close()
 
-    server.answer = answer  # type: ignore[method-assign]
+    server.answer = answer
     with pytest.raises(TransientError):
         kube.version()
 
 
 def test_an_untrusted_certificate_is_unreachable(server: Server) -> None:
     """A server that does not speak TLS on an https address."""
-    server.answer = answers(200, b"{}")  # type: ignore[method-assign]
+    server.answer = answers(200, b"{}")
     with pytest.raises(ClusterUnreachable, match="not trusted"):
         Kube(Credentials(server=f"https://127.0.0.1:{server.server_address[1]}", token="t")).version()
 
@@ -221,13 +221,13 @@ STREAM = (
     ],
 )
 def test_answers_that_are_not_completions(server: Server, kube: Kube, stream: bytes, word: str) -> None:
-    server.answer = answers(200, stream, "text/event-stream")  # type: ignore[method-assign]
+    server.answer = answers(200, stream, "text/event-stream")
     with pytest.raises(EngineFailed, match=word):
         engine.ask(kube, "/api/v1/namespaces/n/services/engine:http", "m")
 
 
 def test_a_completion(server: Server, kube: Kube) -> None:
-    server.answer = answers(200, STREAM, "text/event-stream")  # type: ignore[method-assign]
+    server.answer = answers(200, STREAM, "text/event-stream")
     answer = engine.ask(kube, "/api/v1/namespaces/n/services/engine:http", "m")
     assert (answer.text, answer.output_tokens, answer.tpot_ms) == ("Paris", 1, None) and answer.ttft_ms > 0
 
@@ -239,13 +239,13 @@ def test_a_model_without_a_chat_template(server: Server, kube: Kube) -> None:
         chat = handler.path.endswith("/v1/chat/completions")
         answers(400, status("no chat template"))(handler) if chat else answers(200, stream)(handler)
 
-    server.answer = answer  # type: ignore[method-assign]
+    server.answer = answer
     found = engine.ask(kube, "/api/v1/namespaces/n/services/engine:http", "m")
     assert (found.text, found.output_tokens) == ("Paris.", 2)
 
 
 def test_an_engine_that_refuses(server: Server, kube: Kube) -> None:
-    server.answer = answers(404, status("the model does not exist"))  # type: ignore[method-assign]
+    server.answer = answers(404, status("the model does not exist"))
     with pytest.raises(EngineFailed, match="does not exist"):
         engine.ask(kube, "/api/v1/namespaces/n/services/engine:http", "m")
 
@@ -253,16 +253,16 @@ def test_an_engine_that_refuses(server: Server, kube: Kube) -> None:
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"data": []}', b'{"data": [{"embedding": []}]}'])
 def test_an_answer_without_an_embedding(server: Server, kube: Kube, content: bytes) -> None:
     service = "/api/v1/namespaces/n/services/engine:http"
-    server.answer = answers(200, content)  # type: ignore[method-assign]
+    server.answer = answers(200, content)
     with pytest.raises(EngineFailed, match="embedding"):
         engine.ask(kube, service, "m", embeds=True)
-    server.answer = answers(200, b'{"data": [{"embedding": [0.5]}]}')  # type: ignore[method-assign]
+    server.answer = answers(200, b'{"data": [{"embedding": [0.5]}]}')
     assert engine.ask(kube, service, "m", embeds=True).output_tokens == 0
 
 
 def test_requests_in_flight_are_read_off_the_metrics(server: Server, kube: Kube) -> None:
     text = b'# HELP x\nvllm:num_requests_running{model_name="m"} 3.0\nvllm:num_requests_waiting{model_name="m"} 2\n'
-    server.answer = answers(200, text, "text/plain")  # type: ignore[method-assign]
+    server.answer = answers(200, text, "text/plain")
     assert engine.requests_in_flight(kube, "/api/v1/namespaces/n/services/engine:http") == 5
 
 

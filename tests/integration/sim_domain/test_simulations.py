@@ -28,7 +28,7 @@ def plans_of(call: Call, simulation: dict[str, Any], **query: Any) -> dict[str, 
 
 def events() -> list[dict[str, Any]]:
     items = boto3.resource("dynamodb").Table("foundry-test-sim").scan()["Items"]
-    return [json.loads(item["event"]) for item in items if item["kind"] == "outbox"]
+    return [json.loads(str(item["event"])) for item in items if item["kind"] == "outbox"]
 
 
 def test_plans_meet_the_service_levels_cheapest_first(call: Call, drive: Drive, body: dict[str, Any]) -> None:

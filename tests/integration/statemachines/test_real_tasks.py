@@ -80,7 +80,7 @@ def before(
         return importlib.import_module(f"functions.{domain}.handler").task(payload, lambda_context)
 
     machines.handler = perform
-    monkeypatch.setattr("functions.cluster.tasks.time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr("functions.cluster.tasks.removal.time", SimpleNamespace(sleep=lambda seconds: None))
     return hooks
 
 
