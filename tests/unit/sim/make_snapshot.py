@@ -1,0 +1,84 @@
+"""Write snapshot.jsonl (what is predicted now) and ceilings.json (held-out errors now, with a margin)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from foundry_sim.predict import predict
+from foundry_sim.regressor import HEADS
+from foundry_sim.regressor import load as load_regressor
+from foundry_sim.requests import parse
+from foundry_sim.train import heldout
+from foundry_sim.train.dataset import load
+from foundry_sim.train.decisions import decide
+from foundry_sim.train.validate import UPPER, shipped
+
+HERE = Path(__file__).parent
+MARGIN = 1.05
+_LLAMA, _R1 = "meta-llama/Llama-3.1-70B", "deepseek-ai/DeepSeek-R1"
+_BASE = {"engine": "vllm", "tp": 1, "isl": 1000, "osl": 1000, "date": "2026-03-01"}
+
+
+def _closed(concurrency: int) -> dict[str, Any]:
+    return {"load": {"kind": "closed", "concurrency": concurrency}}
+
+
+ROWS: list[dict[str, Any]] = [
+    {"model": _LLAMA, "device": "h100_sxm", "tp": 4, "precision": {"weights": "fp8"}} | _closed(32),
+    {"model": _LLAMA, "device": "l40s", "tp": 8, "precision": {"weights": "fp8"}, "load": {"kind": "offline"}},
+    {"model": "meta-llama/Llama-3.1-8B", "device": "a100_sxm", "load": {"kind": "open", "rate": 2}},
+    {"model": _R1, "device": "b200_sxm", "engine": "sglang", "tp": 8} | _closed(32),
+    {"model": _R1, "device": "mi355x", "engine": "sglang", "tp": 8, "precision": {"weights": "fp4"}} | _closed(32),
+    {"model": _R1, "device": "gb300", "engine": "trtllm", "dp": 8, "ep": 8, "spec_decode": {"method": "mtp"}}
+    | _closed(32),
+    {"model": "Qwen/Qwen3-32B", "device": "rtx_pro_6000", "tp": 2} | _closed(32),
+    {"model": "Qwen/Qwen3-8B", "device": "xeon_6767p", "tp": 2} | _closed(20),
+    {"model": "openai/gpt-oss-120b", "device": "mi300x"} | _closed(32),
+    {"model": "MiniMaxAI/MiniMax-M2.5", "device": "h200_sxm", "tp": 8} | _closed(256),
+]
+
+
+def main() -> None:
+    lines = []
+    for facts in ROWS:
+        request = _BASE | facts
+        row: dict[str, Any] = {"request": request}
+        for method in ("regressor", "heuristic"):
+            p = predict([parse(request)], method)[0]
+            assert p.ttft_ms and p.tpot_ms, p.error
+            row[method] = [float(f"{v:.6g}") for v in (p.ttft_ms.mean, p.tpot_ms.mean, p.output_tokens_per_s or 0.0)]
+        lines.append(json.dumps(row))
+    (HERE / "snapshot.jsonl").write_text("\n".join(lines) + "\n")
+    (HERE / "ceilings.json").write_text(json.dumps(ceilings(), indent=1) + "\n")
+
+
+def ceilings() -> dict[str, Any]:
+    data, trained = load(known_speculation=False), load_regressor()
+    assert trained is not None
+    found: dict[str, Any] = {}
+    for split, held in heldout.read().items():
+        errors, widths = shipped(data, split, held, trained)
+        found[split] = {h: _ceiling(errors[h], widths[h], data.current) for h in HEADS}
+        if split == "curve":
+            tpot, ttft = (np.where(data.current, errors[h], np.nan) for h in ("tpot", "ttft"))
+            picks = decide(data.rows, tpot, ttft, tpot + UPPER * widths["tpot"], ttft + UPPER * widths["ttft"])
+            found["decisions"] = {"regret": _up(100 * picks.regret), "violations": _up(100 * picks.violations)}
+    return found
+
+
+def _ceiling(error: Any, width: Any, current: Any) -> dict[str, Any] | None:
+    known = np.isfinite(error) & current
+    if not known.any():
+        return None
+    size = 100 * np.abs(np.expm1(error[known]))
+    inside = 100 * float(np.mean(np.abs(error[known]) <= width[known]))
+    return {"mape": _up(size.mean()), "median": _up(np.median(size)), "coverage": [inside - 1, inside + 1]}
+
+
+def _up(value: float) -> float:
+    return float(f"{value * MARGIN:.1f}") + 0.1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The regression gate: predictions stay what they were, held-out errors stay below their ceilings, training repeats.
+
+After a deliberate change: `foundry sim validate --refit`, `foundry sim train`, then
+`python tests/unit/sim/make_snapshot.py`, and say in the commit what became better or worse.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from foundry_sim.predict import predict
+from foundry_sim.predict_io import predict_lines
+from foundry_sim.regressor import HEADS, MODELS
+from foundry_sim.regressor import load as load_regressor
+from foundry_sim.requests import parse
+from foundry_sim.train import heldout
+from foundry_sim.train.dataset import load
+from foundry_sim.train.decisions import decide
+from foundry_sim.train.fit import fitted_table
+from foundry_sim.train.fit_residual import Prepared, mean_forest
+from foundry_sim.train.validate import UPPER, shipped
+
+HERE = Path(__file__).parent
+SNAPSHOT = [json.loads(line) for line in (HERE / "snapshot.jsonl").read_text().splitlines()]
+CEILINGS = json.loads((HERE / "ceilings.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def data():  # type: ignore[no-untyped-def]
+    return load(known_speculation=False)
+
+
+@pytest.mark.parametrize("method", ["regressor", "heuristic"])
+def test_predictions_are_those_of_the_snapshot(method: str) -> None:
+    answers = predict([parse(row["request"]) for row in SNAPSHOT], method)  # type: ignore[arg-type]
+    for row, answer in zip(SNAPSHOT, answers, strict=True):
+        assert answer.error is None and answer.ttft_ms and answer.tpot_ms, row["request"]
+        found = [answer.ttft_ms.mean, answer.tpot_ms.mean, answer.output_tokens_per_s]
+        assert found == pytest.approx(row[method], rel=2e-3), row["request"]
+
+
+@pytest.mark.parametrize("split", heldout.SPLITS)
+def test_held_out_errors_stay_below_their_ceilings(split: str, data) -> None:  # type: ignore[no-untyped-def]
+    trained = load_regressor()
+    assert trained is not None
+    errors, widths = shipped(data, split, heldout.read()[split], trained)
+    for head in HEADS:
+        ceiling = CEILINGS[split].get(head)
+        known = np.isfinite(errors[head]) & data.current
+        if not ceiling or not known.any():
+            continue
+        size = 100 * np.abs(np.expm1(errors[head][known]))
+        inside = 100 * np.mean(np.abs(errors[head][known]) <= widths[head][known])
+        assert size.mean() <= ceiling["mape"], (split, head)
+        assert np.median(size) <= ceiling["median"], (split, head)
+        assert ceiling["coverage"][0] <= inside <= ceiling["coverage"][1], (split, head)
+
+
+def test_decisions_stay_below_their_ceilings(data) -> None:  # type: ignore[no-untyped-def]
+    trained = load_regressor()
+    assert trained is not None
+    errors, widths = shipped(data, "curve", heldout.read()["curve"], trained)
+    tpot, ttft = (np.where(data.current, errors[h], np.nan) for h in ("tpot", "ttft"))
+    picks = decide(data.rows, tpot, ttft, tpot + UPPER * widths["tpot"], ttft + UPPER * widths["ttft"])
+    assert picks.questions > 100
+    assert 100 * picks.regret <= CEILINGS["decisions"]["regret"]
+    assert 100 * picks.violations <= CEILINGS["decisions"]["violations"]
+
+
+def test_training_repeats_bit_for_bit(data) -> None:  # type: ignore[no-untyped-def]
+    """The cheapest head, trained again from the committed data, is the shipped one."""
+    trained = load_regressor()
+    assert trained is not None
+    again = mean_forest(Prepared(data, fitted_table()), "rate", np.ones(len(data.rows), bool))
+    for name in ("feature", "threshold", "leaf"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(trained.heads["rate"].mean, name))
+
+
+def test_model_files_are_small() -> None:
+    assert sum(path.stat().st_size for path in MODELS.iterdir()) < 2_000_000
+
+
+def test_an_unseen_architecture_is_told_and_gets_a_wider_interval() -> None:
+    known = SNAPSHOT[0]["request"]
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 7680,
+        "num_hidden_layers": 77,
+        "num_attention_heads": 60,
+        "num_key_value_heads": 10,
+        "intermediate_size": 26000,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+    }
+    answers = predict([parse(known), parse(known | {"model": config})])
+    seen, new = (a.tpot_ms for a in answers)
+    assert answers[0].in_domain and not answers[1].in_domain
+    assert seen and new and new.hi / new.lo > seen.hi / seen.lo
+
+
+def test_five_thousand_rows_take_seconds() -> None:
+    """Counts work, not seconds: a batch is laid out once, not row by row."""
+    line = json.dumps(SNAPSHOT[0]["request"]).encode()
+    assert sum(a.error is None for a in predict_lines([line] * 5000)) == 5000
