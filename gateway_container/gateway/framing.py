@@ -5,6 +5,7 @@ import re
 from gateway.core.headers import TO_CLIENT
 
 CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}")
+PART_OF_SIZE = re.compile(rb"[0-9a-fA-F]{0,8}\r?")
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: |$)")
 TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 MAX_CHUNK_LINE = 10
@@ -143,9 +144,9 @@ class Dechunker:
         """Position after the line, -1 when it is not complete yet."""
         end = data.find(b"\r\n", at, at + MAX_CHUNK_LINE)
         if end < 0:
-            if len(data) - at >= MAX_CHUNK_LINE:
-                raise BadFraming("chunk size")
             self._buffer = data[at:]
+            if PART_OF_SIZE.fullmatch(self._buffer) is None:
+                raise BadFraming("chunk size")
             return -1
         line = data[at:end]
         if CHUNK_SIZE.fullmatch(line) is None:

@@ -163,6 +163,7 @@ class Stack:
         self.config = config
         self.port = 0
         self.gateway: Any = None
+        self.hot: Any = None
         self.client: httpx.AsyncClient
 
     @property
@@ -232,18 +233,18 @@ def base_config(engines: list[Engine]) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def reference_form(settings: Settings) -> AsyncIterator[tuple[Any, int]]:
+async def reference_form(settings: Settings) -> AsyncIterator[tuple[Any, int, Any]]:
     app = create_app(settings)
     async with serving(app) as port:
-        yield app.state.gateway, port
+        yield app.state.gateway, port, None
 
 
 @contextlib.asynccontextmanager
-async def hot_form(settings: Settings) -> AsyncIterator[tuple[Any, int]]:
+async def hot_form(settings: Settings) -> AsyncIterator[tuple[Any, int, Any]]:
     from gateway.server import Server
 
     async with Server(settings) as server:
-        yield server.gateway, server.port
+        yield server.gateway, server.port, server.hot
 
 
 FORMS = {"reference": reference_form, "hot": hot_form}
@@ -275,7 +276,7 @@ async def stack(form: str, tmp_path: Path) -> AsyncIterator[Stack]:
             trusted_proxies=(),
         )
         async with (
-            FORMS[form](settings) as (stack.gateway, stack.port),
+            FORMS[form](settings) as (stack.gateway, stack.port, stack.hot),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{stack.port}", timeout=10) as stack.client,
         ):
             yield stack

@@ -1,0 +1,352 @@
+"""Hostile and broken peers on either side of the hot path: a right answer each time, and nothing left behind."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import socket
+import time
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.parametrize("form", ["hot"], indirect=True)
+
+CHAT = json.dumps({"model": "llama", "messages": [{"role": "user", "content": "hi"}]}).encode()
+STREAM = json.dumps({"model": "llama", "messages": [], "stream": True}).encode()
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-1\r\n"
+
+
+def request(body: bytes, more: bytes = b"") -> bytes:
+    return HEAD + more + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+async def nothing_left(stack: Any) -> None:
+    """No connection, no reservation and no request in flight may remain."""
+    for _ in range(200):
+        outstanding = sum(d.outstanding for d in stack.gateway.policy.snapshot.deployments.values())
+        if outstanding == 0:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("a request is still counted as in flight")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", id="cl+te"),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n", id="te+cl"),
+        pytest.param(HEAD + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde", id="two lengths"),
+        pytest.param(HEAD + b"Content-Length: +4\r\n\r\nabcd", id="signed length"),
+        pytest.param(HEAD + b"Content-Length: 4 4\r\n\r\nabcd", id="length list"),
+        pytest.param(HEAD + b"X-A: b\r\n folded\r\nContent-Length: 0\r\n\r\n", id="obs-fold"),
+        pytest.param(HEAD + b"X A: b\r\nContent-Length: 0\r\n\r\n", id="space in name"),
+        pytest.param(HEAD + b"X-A : b\r\nContent-Length: 0\r\n\r\n", id="space before colon"),
+        pytest.param(HEAD + b"X-A: b\0c\r\nContent-Length: 0\r\n\r\n", id="nul in value"),
+        pytest.param(HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", id="odd coding"),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", id="bad chunk size"),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcXX0\r\n\r\n", id="bad chunk end"),
+        pytest.param(b"GARBAGE\r\n\r\n", id="garbage"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="tls hello"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="h2 preface"),
+        pytest.param(b"GET / HTTP/9.9\r\n\r\n", id="odd version"),
+    ],
+)
+async def test_what_could_be_read_in_two_ways_is_refused_and_closed(stack: Any, attack: bytes) -> None:
+    answer = await stack.raw(attack + request(CHAT))
+    assert answer.startswith(b"HTTP/1.1 400 "), answer[:80]
+    assert answer.count(b"HTTP/1.1 4") == 1 and b"HTTP/1.1 2" not in answer, (
+        "what follows a broken request must not be read as a request"
+    )
+    assert not any(engine.requests for engine in stack.engines)
+
+
+async def test_oversized_heads_are_refused(stack: Any) -> None:
+    answer = await stack.raw(HEAD + b"X-A: " + b"a" * 70_000)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    many = b"".join(b"X-%d: %s\r\n" % (n, b"a" * 100) for n in range(2000))
+    assert (await stack.raw(HEAD + many)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_oversized_bodies_are_refused_before_they_are_kept(stack: Any) -> None:
+    limit = stack.gateway.settings.max_body_bytes
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % (limit * 2))
+    answered = asyncio.create_task(reader.read(4096))
+    block = b"a" * (1 << 20)
+    with contextlib.suppress(ConnectionError):
+        while not answered.done():
+            writer.write(block)
+            await writer.drain()
+    assert (await answered).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+
+
+async def test_a_stranger_cannot_send_a_large_body(stack: Any) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(head + b"a" * 200_000)
+    assert (await reader.read(4096)).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+
+
+async def test_fragments_of_seven_bytes(stack: Any) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    data = request(CHAT)
+    for at in range(0, len(data), 7):
+        writer.write(data[at : at + 7])
+        await asyncio.sleep(0)
+    assert (await reader.read(4096)).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_chunked_request_bodies(stack: Any) -> None:
+    chunked = b"".join(b"1\r\n%c\r\n" % byte for byte in CHAT) + b"0\r\n\r\n"
+    answer = await stack.raw(HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunked)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert [r.body for e in stack.engines for r in e.requests] == [CHAT]
+
+
+async def test_pipelined_requests_are_answered_in_order(stack: Any) -> None:
+    bodies = [
+        json.dumps({"model": "llama" if n % 3 else "nope", "messages": [], "n": n + 1}).encode() for n in range(60)
+    ]
+    mixed = b"".join(map(request, bodies)) + b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = await stack.raw(mixed, timeout_s=10)
+    found = [answer[at + 9 : at + 12] for at in range(len(answer)) if answer.startswith(b"HTTP/1.1 ", at)]
+    assert found == [b"200" if n % 3 else b"404" for n in range(60)] + [b"200"]
+    await nothing_left(stack)
+
+
+async def test_expect_100_continue(stack: Any) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(CHAT))
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(CHAT)
+    assert (await reader.read(4096)).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_http_1_0_gets_a_plain_body(stack: Any) -> None:
+    answer = await stack.raw(request(STREAM).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"chunked" not in head and b"connection: close" in head
+    assert body.startswith(b"data: ") and body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_slow_heads_and_slow_bodies_time_out(stack: Any) -> None:
+    for part in (HEAD, HEAD + b"Content-Length: 100\r\n\r\n{"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+        writer.write(part)
+        await asyncio.sleep(0.05)
+        for front in list(stack.hot.fronts):
+            front.sweep(time.monotonic() + 1000)
+        assert (await reader.read(4096)).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+
+
+async def test_idle_connections_are_closed(stack: Any) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    await asyncio.sleep(0.05)
+    for front in list(stack.hot.fronts):
+        front.sweep(time.monotonic() + 1000)
+    assert await reader.read(10) == b""
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"NOT HTTP AT ALL\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: a\nInjected: yes\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000,
+    ],
+)
+async def test_garbage_from_a_deployment_never_reaches_the_client(stack: Any, garbage: bytes) -> None:
+    async def speak(engine: Any, request: Any, writer: Any) -> None:
+        writer.write(garbage)
+
+    for engine in stack.engines:
+        engine.script = speak
+    response = await stack.chat()
+    assert response.status_code == 502 and response.json()["error"]["code"] == "upstream_invalid"
+    await nothing_left(stack)
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"zz\r\nabc\r\n", b"3\r\nabcdef\r\n", b"3;ext=1\r\nabc\r\n", b"fffffffff\r\n", b"3\nabc\n"]
+)
+async def test_broken_chunks_cut_the_answer(stack: Any, chunk: bytes) -> None:
+    async def speak(engine: Any, request: Any, writer: Any) -> None:
+        engine.begin_stream(writer)
+        engine.event(writer, {"choices": [{"delta": {"content": "x"}}]})
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.write(chunk)
+        await writer.drain()
+
+    for engine in stack.engines:
+        engine.script = speak
+    answer = await stack.raw(request(STREAM))
+    assert b'"content":"x"' in answer and not answer.endswith(b"0\r\n\r\n") and b"abcdef" not in answer
+    [row] = await stack.rows(1)
+    assert row["outcome"] == "cut"
+    await nothing_left(stack)
+
+
+async def test_a_deployment_that_says_more_than_it_should_is_not_used_again(stack: Any) -> None:
+    async def surplus(engine: Any, request: Any, writer: Any) -> None:
+        engine.answer(writer, engine.completion(request))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nsmuggle")
+
+    for engine in stack.engines:
+        engine.script = surplus
+    for _ in range(6):
+        response = await stack.chat()
+        assert response.status_code == 200 and "smuggle" not in response.text
+
+
+async def test_stalled_deployments_time_out(stack: Any) -> None:
+    stalled = asyncio.Event()
+
+    async def stall(engine: Any, request: Any, writer: Any) -> None:
+        stalled.set()
+        await asyncio.sleep(30)
+
+    for engine in stack.engines:
+        engine.script = stall
+    asking = asyncio.create_task(stack.chat())
+    for _ in range(3):
+        await asyncio.wait_for(stalled.wait(), 5)
+        stalled.clear()
+        await asyncio.sleep(0.05)
+        stack.hot.tick += 1000
+        for front in list(stack.hot.fronts):
+            front.sweep(time.monotonic())
+        if asking.done():
+            break
+        if sum(len(e.requests) for e in stack.engines) >= 2 and not asking.done():
+            await asyncio.sleep(0.05)
+            stack.hot.tick += 1000
+            for front in list(stack.hot.fronts):
+                front.sweep(time.monotonic())
+            break
+    response = await asyncio.wait_for(asking, 5)
+    assert response.status_code == 504 and response.json()["error"]["code"] == "upstream_timeout"
+    await nothing_left(stack)
+
+
+async def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_without_blame(stack: Any) -> None:
+    async def once(engine: Any, request: Any, writer: Any) -> None:
+        engine.answer(writer, engine.completion(request))
+        await writer.drain()
+        engine.closing = writer
+
+    for engine in stack.engines:
+        engine.script = once
+    for _ in range(4):
+        assert (await stack.chat()).status_code == 200
+        for engine in stack.engines:
+            if hasattr(engine, "closing"):
+                engine.closing.transport.abort()
+    deployments = stack.gateway.policy.snapshot.deployments.values()
+    assert all(deployment.failures == 0 for deployment in deployments)
+
+
+async def test_clients_that_leave_at_any_moment_leave_nothing_behind(stack: Any) -> None:
+    for engine in stack.engines:
+        engine.tokens, engine.pause_s = 20, 0.002
+    for cut in (1, 30, 90, len(request(STREAM)) - 1, len(request(STREAM))):
+        for wait_s in (0, 0.01):
+            _, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+            writer.write(request(STREAM)[:cut])
+            await writer.drain()
+            await asyncio.sleep(wait_s)
+            writer.transport.abort()
+    await nothing_left(stack)
+    for _ in range(100):
+        if not stack.hot.fronts:
+            break
+        await asyncio.sleep(0.01)
+    assert not stack.hot.fronts
+
+
+async def test_a_slow_reader_slows_the_engine_down(stack: Any) -> None:
+    blocks = 400
+
+    async def flood(engine: Any, request: Any, writer: Any) -> None:
+        engine.begin_stream(writer)
+        for _ in range(blocks):
+            engine.chunk(writer, b"data: " + b"x" * 65536 + b"\n\n")
+            engine.chunks_sent += 1
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+
+    for engine in stack.engines:
+        engine.script = flood
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port, limit=1024)
+    writer.write(request(STREAM))
+    await asyncio.sleep(0.4)
+    assert 0 < sum(engine.chunks_sent for engine in stack.engines) < blocks, "the engine must be held back"
+    received = b""
+    while not received.endswith(b"0\r\n\r\n"):
+        received = received[-10:] + await reader.read(1 << 20)
+    writer.close()
+    assert sum(engine.chunks_sent for engine in stack.engines) == blocks
+
+
+async def test_the_first_token_is_not_delayed_by_nagle(stack: Any) -> None:
+    async def two_writes(engine: Any, request: Any, writer: Any) -> None:
+        engine.begin_stream(writer)
+        await writer.drain()
+        for number in range(10):
+            engine.event(writer, {"choices": [{"delta": {"content": str(number)}}]})
+            await writer.drain()
+            await asyncio.sleep(0.002)
+        writer.write(b"0\r\n\r\n")
+
+    for engine in stack.engines:
+        engine.script = two_writes
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(request(STREAM))
+    await reader.readuntil(b"\r\n\r\n")
+    [front] = stack.hot.fronts
+    [upstream] = [front._job.upstream]
+    for transport in (front.transport, upstream.transport):
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    await reader.readuntil(b"0\r\n\r\n")
+    writer.close()
+
+
+def fragments(data: bytes, cuts: list[int]) -> list[bytes]:
+    marks = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[a:b] for a, b in itertools.pairwise(marks)]
+
+
+MUTATIONS = st.lists(st.tuples(st.integers(0, 600), st.binary(max_size=6)), max_size=4)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(mutations=MUTATIONS, cuts=st.lists(st.integers(0, 600), max_size=5), tail=st.binary(max_size=60))
+async def test_fuzz_the_front(stack: Any, mutations: list[tuple[int, bytes]], cuts: list[int], tail: bytes) -> None:
+    """Mutated requests in random fragments: the gateway answers or closes, and always serves the next client."""
+    data = bytearray(request(CHAT) + request(STREAM))
+    for at, replacement in mutations:
+        data[at % len(data) : at % len(data) + len(replacement)] = replacement
+    _, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    with contextlib.suppress(ConnectionError):
+        for fragment in fragments(bytes(data) + tail, cuts):
+            writer.write(fragment)
+            await writer.drain()
+    writer.close()
+    assert (await stack.client.get("/health")).status_code == 200
