@@ -54,14 +54,14 @@ def of_body(body: bytes) -> Usage | None:
 
 
 def _normal(wire: _Wire) -> Usage:
-    if wire.prompt_tokens is not None or wire.completion_tokens is not None or wire.input_tokens is None:
+    if wire.input_tokens is None and wire.output_tokens is None:
         prompt = wire.prompt_tokens if wire.prompt_tokens is not None else wire.total_tokens or 0
         return Usage(max(prompt, 0), max(wire.completion_tokens or 0, 0), _cached(wire.prompt_tokens_details))
     # Anthropic counts cached input apart; OpenAI's Responses API counts it in.
     read = wire.cache_read_input_tokens or 0
-    apart = read + (wire.cache_creation_input_tokens or 0)
+    given = (wire.input_tokens or 0) + read + (wire.cache_creation_input_tokens or 0)
     cached = read + _cached(wire.input_tokens_details)
-    return Usage(max(wire.input_tokens + apart, 0), max(wire.output_tokens or 0, 0), max(cached, 0))
+    return Usage(max(given, 0), max(wire.output_tokens or 0, 0), max(cached, 0))
 
 
 def _cached(details: _Details | None) -> int:

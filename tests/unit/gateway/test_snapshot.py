@@ -1,0 +1,123 @@
+"""A snapshot is taken as a whole or not at all."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from gateway.core.authorise import authorise, find_endpoint, refuse_blocked, visible_models
+from gateway.core.headers import client_ip
+from gateway.core.problems import Rejected
+from gateway.core.snapshot import BrokenSnapshot, Snapshot, load
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipaddress import ip_network  # isort: skip
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    key = {"id": "k", "sha256": hashlib.sha256(b"sk").hexdigest(), "project_id": "p"}
+    deployment = {"id": "d", "url": "http://10.0.0.1:8000/v1", "model": "m"}
+    return {"version": 1, "keys": [key], "endpoints": [{"name": "e", "tiers": [[deployment]]}]} | changes
+
+
+def taken(document: Any, before: Snapshot | None = None) -> Snapshot:
+    return load(json.dumps(document).encode(), before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": "x"},
+        {"keys": [{"id": "k", "sha256": "abc", "project_id": "p"}]},
+        {"keys": [{"id": "k", "sha256": "00" * 31, "project_id": "p"}]},
+        {"keys": [{"id": "k", "sha256": "00" * 32, "project_id": "p", "cidrs": ["10.0.0.0/99"]}]},
+        {"endpoints": [{"name": "e", "tiers": [[{"id": "d", "url": "ftp://x", "model": "m"}]]}]},
+        {"endpoints": [{"name": "e", "tiers": [[{"id": "d", "url": "http://x:99999", "model": "m"}]]}]},
+        {"endpoints": [{"name": "e", "tiers": [[{"id": "d", "url": "http://x", "model": "m", "weight": -1}]]}]},
+        {"endpoints": [{"name": "e", "tiers": []}, {"name": "e", "tiers": []}]},
+        {"endpoints": [{"name": "e", "tiers": [], "policy": {"fallbacks": ["e"]}}]},
+        {"endpoints": [{"name": "e", "tiers": [], "policy": {"fallbacks": ["nope"]}}]},
+        {
+            "endpoints": [
+                {"name": "a", "tiers": [], "policy": {"fallbacks": ["b"]}},
+                {"name": "b", "tiers": [], "policy": {"fallbacks": ["a"]}},
+            ]
+        },
+        {"blocking": [{"id": "b", "kind": "cidr", "value": "nope"}]},
+    ],
+)
+def test_contradictions_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(BrokenSnapshot):
+        taken(config(**changes))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused_cleanly(data: bytes) -> None:
+    with pytest.raises(BrokenSnapshot):
+        load(data)
+
+
+def test_unknown_fields_are_ignored_and_the_v1_suffix_is_dropped() -> None:
+    snapshot = taken(config(new_field={"x": 1}))
+    [deployment] = snapshot.deployments.values()
+    assert (deployment.host, deployment.port, deployment.prefix, deployment.tls) == ("10.0.0.1", 8000, b"", False)
+
+
+def test_what_was_seen_of_a_deployment_outlives_a_swap_unless_it_changed() -> None:
+    before = taken(config())
+    before.deployments["d"].failures = 2
+    assert taken(config(version=2), before).deployments["d"].failures == 2
+    moved = {"id": "d", "url": "http://10.0.0.2", "model": "m"}
+    after = taken(config(endpoints=[{"name": "e", "tiers": [[moved]]}]), before)
+    assert after.deployments["d"].failures == 0
+
+
+def refused(code: str) -> Any:
+    return pytest.raises(Rejected, match=f"^{code}$")
+
+
+def test_keys_expire_and_are_bound_to_addresses_models_and_projects() -> None:
+    key = config()["keys"][0] | {"expires_at_ms": 1000, "cidrs": ["10.0.0.0/8"], "models": ["e"]}
+    endpoints = [
+        {"name": "e", "tiers": []},
+        {"name": "f", "tiers": []},
+        {"name": "g", "tiers": [], "project_ids": ["q"]},
+    ]
+    snapshot = taken(config(keys=[key], endpoints=endpoints))
+    found = authorise(snapshot, b"sk", 999, "10.1.2.3")
+    assert authorise(snapshot, b"sk", 999, "::ffff:10.1.2.3") is found
+    with refused("invalid_api_key"):
+        authorise(snapshot, b"sk2", 999, "10.1.2.3")
+    with refused("key_expired"):
+        authorise(snapshot, b"sk", 1000, "10.1.2.3")
+    for address in ("11.0.0.1", "", "nonsense"):
+        with refused("address_not_allowed"):
+            authorise(snapshot, b"sk", 999, address)
+    with refused("model_not_allowed"):
+        find_endpoint(snapshot, found, "f")
+    with refused("model_not_found"):
+        find_endpoint(snapshot, found, "g")
+    assert visible_models(snapshot, found) == ["e"]
+
+
+def test_blocking_rules() -> None:
+    rules = [{"id": "1", "kind": "cidr", "value": "1.2.3.0/24"}, {"id": "2", "kind": "user_agent", "value": "BadBot"}]
+    snapshot = taken(config(blocking=rules))
+    refuse_blocked(snapshot, "1.2.4.1", "curl")
+    for address, agent in (("1.2.3.4", "curl"), ("9.9.9.9", "x badbot/2")):
+        with refused("blocked"):
+            refuse_blocked(snapshot, address, agent)
+
+
+@pytest.mark.parametrize(
+    ("peer", "header", "expected"),
+    [
+        ("9.9.9.9", b"1.1.1.1", "9.9.9.9"),
+        ("10.0.0.1", b"1.1.1.1", "1.1.1.1"),
+        ("10.0.0.1", b"6.6.6.6, 1.1.1.1, 10.0.0.2", "1.1.1.1"),
+        ("10.0.0.1", b"", "10.0.0.1"),
+    ],
+)
+def test_only_trusted_proxies_may_name_the_client(peer: str, header: bytes, expected: str) -> None:
+    assert client_ip(peer, header, (ip_network("10.0.0.0/8"),)) == expected

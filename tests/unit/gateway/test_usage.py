@@ -1,0 +1,78 @@
+"""Usage is found in every dialect and whatever the chunking, and the stream stays what it was."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from gateway.core.usage import StreamReader, Usage, of_body
+from hypothesis import given
+from hypothesis import strategies as st
+
+TEXT = b'data: {"choices":[{"delta":{"content":"h\xc3\xa9 \\"usage\\""}}]}\n\n'
+DETAILS = b'"prompt_tokens_details":{"cached_tokens":4}'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,' + DETAILS + b"}}\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+def read(data: bytes, cuts: list[int], hide: bool) -> tuple[bytes, Usage | None]:
+    reader, out = StreamReader(hide), b""
+    marks = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    for start, end in pairwise(marks):
+        out += reader.feed(data[start:end])
+    return out + reader.rest(), reader.usage
+
+
+@given(st.lists(st.integers(0, 2000), max_size=12), st.integers(0, 4), st.booleans())
+def test_the_usage_event_is_read_and_only_taken_out_when_it_is_ours(cuts: list[int], texts: int, hide: bool) -> None:
+    out, usage = read(TEXT * texts + USAGE + DONE, cuts, hide)
+    assert usage == Usage(7, 2, 4)
+    assert out == TEXT * texts + (b"" if hide else USAGE) + DONE
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=6))
+def test_any_bytes_pass_unchanged(data: bytes, cuts: list[int]) -> None:
+    assert read(data, cuts, hide=False)[0] == data
+    if b'"usage"' not in data:
+        assert read(data, cuts, hide=True)[0] == data
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        (
+            [
+                {"type": "message_start", "message": {"usage": {"input_tokens": 9, "cache_read_input_tokens": 5}}},
+                {"type": "message_delta", "usage": {"output_tokens": 3}},
+            ],
+            Usage(14, 3, 5),
+        ),
+        ([{"type": "response.completed", "response": {"usage": {"input_tokens": 9, "output_tokens": 3}}}], Usage(9, 3)),
+    ],
+)
+def test_other_dialects(events: list[dict[str, Any]], expected: Usage) -> None:
+    data = b"".join(b"event: x\ndata: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    assert read(data, [], hide=True) == (data, expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 4}}, Usage(3, 4)),
+        ({"usage": {"prompt_tokens": 3, "total_tokens": 3}}, Usage(3, 0)),
+        (
+            {"usage": {"input_tokens": 3, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 2}}},
+            Usage(3, 4, 2),
+        ),
+        ({"usage": {"total_tokens": 8}}, Usage(8, 0)),
+        ({"usage": None}, None),
+        ({"data": []}, None),
+    ],
+)
+def test_bodies(body: dict[str, Any], expected: Usage | None) -> None:
+    assert of_body(json.dumps(body).encode()) == expected
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 10_000, b'{"usage":{"prompt_tokens":-3}}', b'{"usage":7}'])
+def test_odd_bodies_are_no_usage(body: bytes) -> None:
+    assert of_body(body) in (None, Usage())
