@@ -135,7 +135,7 @@ class DirectoryLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._descriptor)
-            raise
+            raise BlockingIOError(f"{directory} is in use by another gateway process.") from None
 
     def __enter__(self) -> "DirectoryLock":
         return self

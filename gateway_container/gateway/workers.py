@@ -32,7 +32,11 @@ def run(settings: Settings) -> int:
 
 def work(settings: Settings) -> int:
     """One worker: an event loop of its own, tuned for long life."""
-    uvloop.run(_serve(settings))
+    try:
+        uvloop.run(_serve(settings))
+    except OSError as error:  # the port or the spool directory
+        log.error("the gateway cannot start: %s", error)
+        return 1
     return 0
 
 
