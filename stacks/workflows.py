@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from stacks.config import Config
+from stacks.constructs.checks import accept
 from stacks.constructs.flow import Flow
 from stacks.constructs.function import DomainFunction
+from stacks.constructs.queue import dead_letter_queue
 from stacks.constructs.stack import FoundryStack
 from stacks.data import DataStack
 
@@ -27,6 +31,26 @@ class WorkflowsStack(FoundryStack):
             "ClusterTaskArn": self.cluster.function,
         }
         self.flows = {kind: Flow(self, kind, config=config, functions=functions) for kind in FLOWS}
+        self._close_orphans(data)
+
+    def _close_orphans(self, data: DataStack) -> None:
+        """An execution that ended without closing its run is reported on the account's default bus."""
+        orphans = DomainFunction(
+            self, "core", "orphans", config=self.config, timeout_s=30, memory_mib=256,
+            handler="foundry_core.runs.orphans.close", code=lambda_.Code.from_inline("# It is in the base layer."),
+        )  # fmt: skip
+        orphans.use_table("runs", data.tables["runs"])
+        self.dead = dead_letter_queue(self, "OrphansDead", name=self.config.name("orphans-dlq"))
+        accept(self.dead, "SQS3", "It is the dead-letter queue, of an event rule.")
+        machines = [flow.machine.state_machine_arn for flow in self.flows.values()]
+        events.Rule(
+            self, "Ended", rule_name=self.config.name("executions-ended"),
+            event_pattern=events.EventPattern(
+                source=["aws.states"], detail_type=["Step Functions Execution Status Change"],
+                detail={"status": ["FAILED", "TIMED_OUT", "ABORTED"], "stateMachineArn": machines},
+            ),
+            targets=[targets.LambdaFunction(orphans.function, dead_letter_queue=self.dead)],
+        )  # fmt: skip
 
     def _task(
         self, domain: str, data: DataStack, *, timeout_s: int, memory_mib: int = 512, layers: tuple[str, ...] = ()

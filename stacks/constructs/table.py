@@ -56,9 +56,9 @@ class DomainTable(Construct):
         ]
 
     def memberships(self) -> list[iam.PolicyStatement]:
-        """Read single items of projects: how the other domains learn who is a member."""
+        """Read the items of projects: how the other domains learn who is a member."""
         leading = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["PROJECT#*"]}}
-        return [self._allow(("GetItem",), [self.table.table_arn], leading), self.unlock()]
+        return [self._allow(("GetItem", "Query"), [self.table.table_arn], leading), self.unlock()]
 
     def stream_access(self) -> list[iam.PolicyStatement]:
         """What Lambda's poller does with the function's role."""

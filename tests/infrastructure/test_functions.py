@@ -16,7 +16,7 @@ from stacks.constructs.code import LAYERS, LOCKS, ROOT
 
 FUNCTIONS = [
     "app-api", "app-task", "model-api", "cluster-api", "cluster-task", "sim-api", "sim-task", "metrics-api",
-    "metrics-on-event", "metrics-loader", "core-relay",
+    "metrics-on-event", "metrics-loader", "core-relay", "core-orphans",
 ]  # fmt: skip
 ARNS = {"SIMULATE_ARN", "REGISTER_CLUSTER_ARN", "DEPLOY_MODEL_ARN", "DELETE_DEPLOYMENT_ARN"}
 COMMON = {"STAGE", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"}
@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "metrics-on-event": {"METRICS_TABLE"},
     "metrics-loader": {"METERING_BUCKET", "CLICKHOUSE_DSN"},
     "core-relay": {"EVENT_BUS"},
+    "core-orphans": {"RUNS_TABLE"},
 }  # fmt: skip
 DOMAIN_LAYERS = {
     "app": ["base"], "model": ["base", "sim"], "cluster": ["base", "sim", "kube"],

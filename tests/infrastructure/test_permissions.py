@@ -7,13 +7,13 @@ import pytest
 READ = {"BatchGetItem", "DescribeTable", "GetItem", "Query"}
 WRITE = {"BatchWriteItem", "ConditionCheckItem", "DeleteItem", "PutItem", "UpdateItem"}
 TABLES = {
-    # function: tables that it reads and writes; members means GetItem of project items in the app table
+    # function: tables that it reads and writes; members means GetItem and Query of project items in the app table
     "app-api": {"app", "runs"}, "app-task": {"app", "runs"},
     "model-api": {"model", "members"},
     "cluster-api": {"cluster", "runs", "members"}, "cluster-task": {"cluster", "runs"},
     "sim-api": {"sim", "runs", "members"}, "sim-task": {"sim", "runs"},
     "metrics-api": {"metrics", "members"}, "metrics-on-event": {"metrics"}, "metrics-loader": set(),
-    "core-relay": set(),
+    "core-relay": set(), "core-orphans": {"runs"},
 }  # fmt: skip
 POOL = "<foundry-test-people>"
 BUCKET = "arn:<AWS::Partition>:s3:::foundry-test-metering-<AWS::AccountId>-<AWS::Region>"
@@ -59,7 +59,7 @@ def expected(function: str) -> set[tuple[str, str]]:
         for resource in (f"<foundry-test-{table}>", f"<foundry-test-{table}>/index/gsi1"):
             allowed |= {(f"dynamodb:{action}", resource) for action in READ | WRITE}
     if "members" in tables:
-        allowed.add(("dynamodb:GetItem", "<foundry-test-app>"))
+        allowed |= {(f"dynamodb:{action}", "<foundry-test-app>") for action in ("GetItem", "Query")}
     if function == "core-relay":
         streams = ("app", "cluster", "metrics", "model", "runs", "sim")
         allowed |= {(f"dynamodb:{action}", f"<foundry-test-{table}>") for action in STREAM for table in streams}
@@ -89,7 +89,7 @@ def test_every_function_is_listed_and_has_its_own_role(stacks: Any) -> None:
 def test_other_domains_read_members_and_nothing_else_of_the_app_table(stacks: Any) -> None:
     for function in (name for name, tables in TABLES.items() if "members" in tables):
         found = [s for s in stacks.statements(stacks.role_of(function)) if "<foundry-test-app>" in s["Resource"]]
-        assert [s["Action"] for s in found] == [["dynamodb:GetItem"]]
+        assert [s["Action"] for s in found] == [["dynamodb:GetItem", "dynamodb:Query"]]
         assert found[0]["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["PROJECT#*"]}}
 
 

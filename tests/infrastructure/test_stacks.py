@@ -8,6 +8,7 @@ from foundry_core.principal import Role
 
 TABLES = ("app", "cluster", "metrics", "model", "runs", "sim")
 QUEUES = ("metrics-loader", "metrics-on-event")
+FLOWS = ("delete-deployment", "deploy-model", "register-cluster", "simulate")
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -121,11 +122,22 @@ def test_s3_may_send_only_for_our_bucket(stacks: Any) -> None:
 
 
 def test_metrics_hear_of_deployments(stacks: Any) -> None:
-    (rule,) = stacks.all("AWS::Events::Rule")
+    rule = stacks.one("AWS::Events::Rule", "foundry-test-metrics-on-event")
     assert rule.properties["EventPattern"] == {"detail-type": [{"prefix": "foundry.deployment."}]}
     (target,) = rule.properties["Targets"]
     assert stacks.text("metrics", target["Arn"]) == "<foundry-test-metrics-on-event>"
     assert stacks.text("metrics", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-metrics-on-event-dlq>"
+
+
+def test_ended_executions_of_every_flow_are_reported(stacks: Any) -> None:
+    rule = stacks.one("AWS::Events::Rule", "foundry-test-executions-ended")
+    pattern = rule.properties["EventPattern"]
+    assert pattern["detail"]["status"] == ["FAILED", "TIMED_OUT", "ABORTED"] and "EventBusName" not in rule.properties
+    machines = {stacks.text("workflows", arn) for arn in pattern["detail"]["stateMachineArn"]}
+    assert machines == {f"<foundry-test-{flow}>" for flow in FLOWS}
+    (target,) = rule.properties["Targets"]
+    assert stacks.text("workflows", target["Arn"]) == "<foundry-test-core-orphans>"
+    assert stacks.text("workflows", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-orphans-dlq>"
 
 
 def test_gateway_pods_may_read_their_token_and_nothing_else(stacks: Any) -> None:

@@ -29,6 +29,7 @@ def _answer_alone(self: DynamoHandler) -> Any:
 
 DynamoHandler.call_action = _answer_alone  # type: ignore[method-assign]
 
+PROJECTS = ("p1", "prj_1", "prj_2")  # they have an owner, so they exist
 DOMAINS = ("app", "model", "cluster", "sim", "metrics", "runs")
 
 
@@ -55,11 +56,13 @@ def create_table(domain: str) -> None:
 
 @pytest.fixture
 def aws_tables() -> Iterator[None]:
-    """All tables and the bus on moto, empty. Clients live on between tests: making them is what takes the time."""
+    """All tables and the bus on moto, with the projects ``PROJECTS``. Clients live on between tests: making them is what takes the time."""
     with mock_aws(config={"core": {"reset_boto3_session": False}}):
         for domain in DOMAINS:
             create_table(domain)
         aws.client("events").create_event_bus(Name="foundry-test")
+        for project_id in PROJECTS:
+            add_member(project_id, "owner", user_id="u-founder")
         settings.cache_clear()
         yield
         settings.cache_clear()
@@ -78,6 +81,16 @@ def lambda_context() -> SimpleNamespace:
 
 
 PEOPLE = {role.value: Principal(f"u-{role.value}", f"{role.value}@example.com", frozenset({role})) for role in Role}
+
+
+def add_member(project_id: str, level: str, role: str = "developer", user_id: str | None = None) -> Principal:
+    who = Principal(user_id or f"u-{level}-{project_id}", f"{level}@example.com", frozenset({Role(role)}))
+    item = {"pk": f"PROJECT#{project_id}", "sk": f"MEMBER#{who.user_id}", "level": Level(level).value,
+            "kind": "member", "user_id": who.user_id, "project_id": project_id}  # fmt: skip
+    attributes = {name: {"S": value} for name, value in item.items()}
+    attributes |= {"schema_version": {"N": "1"}, "version": {"N": "1"}, "added_at_ms": {"N": "0"}}
+    aws.client("dynamodb").put_item(TableName="foundry-test-app", Item=attributes)
+    return who
 
 
 @dataclass(frozen=True)
@@ -175,13 +188,4 @@ def people() -> dict[str, Principal]:
 def join(aws_tables: None) -> Callable[..., Principal]:
     """``join("p1", "viewer", role="client")``: a new principal with that membership, written straight to the table."""
 
-    def joined(project_id: str, level: str, role: str = "developer", user_id: str | None = None) -> Principal:
-        who = Principal(user_id or f"u-{level}-{project_id}", f"{level}@example.com", frozenset({Role(role)}))
-        item = {"pk": f"PROJECT#{project_id}", "sk": f"MEMBER#{who.user_id}", "level": Level(level).value,
-                "kind": "member", "user_id": who.user_id, "project_id": project_id}  # fmt: skip
-        attributes = {name: {"S": value} for name, value in item.items()}
-        attributes |= {"schema_version": {"N": "1"}, "version": {"N": "1"}, "added_at_ms": {"N": "0"}}
-        aws.client("dynamodb").put_item(TableName="foundry-test-app", Item=attributes)
-        return who
-
-    return joined
+    return add_member

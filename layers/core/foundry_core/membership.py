@@ -1,9 +1,12 @@
 """Project memberships: written by the app domain alone, read by every function (read-only grant on the app table)."""
 
 from foundry_core.aws import client
+from foundry_core.errors import NotFound
 from foundry_core.permissions import Action, Level, check_project
 from foundry_core.principal import Principal
 from foundry_core.settings import table_name
+
+_LONGEST_ID = 64
 
 
 def membership_key(project_id: str, user_id: str) -> dict[str, str]:
@@ -21,6 +24,19 @@ def level_of(project_id: str, user_id: str) -> Level | None:
     return Level(level) if level else None
 
 
+def exists(project_id: str) -> bool:
+    """A project has an owner as long as it exists. One strongly consistent query for one item."""
+    answer = client("dynamodb").query(
+        TableName=table_name("app"), Limit=1, ConsistentRead=True, Select="COUNT",
+        KeyConditionExpression="pk = :pk AND begins_with(sk, :member)",
+        ExpressionAttributeValues={":pk": {"S": f"PROJECT#{project_id}"}, ":member": {"S": "MEMBER#"}},
+    )  # fmt: skip
+    return bool(answer["Count"])
+
+
 def check_access(principal: Principal, action: Action, project_id: str) -> None:
-    """Raise ``Forbidden`` or ``NotFound`` unless ``principal`` may do ``action`` in the project."""
-    check_project(principal, action, project_id, level_of(project_id, principal.user_id))
+    """Raise ``Forbidden`` or ``NotFound`` unless the project exists and ``principal`` may do ``action`` in it."""
+    level = level_of(project_id, principal.user_id) if len(project_id) <= _LONGEST_ID else None
+    if level is None and (len(project_id) > _LONGEST_ID or not exists(project_id)):
+        raise NotFound(f"There is no project {project_id[:_LONGEST_ID]}.", code="project_not_found")
+    check_project(principal, action, project_id, level)

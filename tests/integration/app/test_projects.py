@@ -180,4 +180,4 @@ def test_a_body_that_is_too_large(call: Call) -> None:
 def test_a_path_that_does_not_exist(call: Call) -> None:
     call("GET", "/projects/a/b/c").problem(404, "not_found")
     call("PUT", "/projects", {}).problem(405, "method_not_allowed")
-    call("GET", f"/projects/{'a' * 129}").problem(422, "invalid_request")
+    call("GET", f"/projects/{'a' * 129}").problem(404, "project_not_found")

@@ -126,4 +126,9 @@ def test_nobody_is_not_a_caller(call: Call, calls: Any) -> None:
     """Without a verified identity nothing is kept, so that nobody gets another's answer."""
     for _ in range(2):
         post(call, "a", who=None).problem(401, "unauthenticated")
-    assert aws.client("dynamodb").scan(TableName="foundry-test-app")["Count"] == 0
+    kept = aws.client("dynamodb").query(
+        TableName="foundry-test-app",
+        KeyConditionExpression="pk = :pk",
+        ExpressionAttributeValues={":pk": {"S": "IDEMPOTENCY"}},
+    )
+    assert kept["Count"] == 0
