@@ -122,7 +122,7 @@ def undouble(tp: int, dp: int, ep: int, target: Device) -> tuple[int, int, int]:
     be one node. A TP group that no node could hold is expert-parallel with data-parallel attention."""
     world = tp * dp
     if ep > 2 and world == ep * ep and world > target.devices_per_node:
-        return (ep, 1, ep) if tp > 1 else (1, ep, ep)
+        return (ep, 1, ep) if dp == 1 else (1, ep, ep)
     if dp == tp > 1 and ep == world > target.devices_per_node:
         return 1, tp, tp
     if tp > 8 and target.link_domain_devices >= tp > target.devices_per_node:

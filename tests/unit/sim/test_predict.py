@@ -151,6 +151,7 @@ def test_parallel_sizes_that_sources_count_twice_are_undone() -> None:
     assert undouble(64, 1, 8, b200) == (8, 1, 8)
     assert undouble(1, 64, 8, b200) == (1, 8, 8)
     assert undouble(4, 4, 16, b200) == (1, 4, 4)
+    assert undouble(8, 8, 8, b200) == (1, 8, 8)
     assert undouble(8, 1, 8, b200) == (8, 1, 8)
     assert undouble(2, 4, 8, b200) == (2, 4, 8)
 

@@ -22,7 +22,7 @@ from foundry_sim.train.measurement import Measurement, read
 DATA = Path(__file__).parent.parent / "data"
 HEADS = ("tpot", "ttft", "rate")
 # How much one row of a source counts: old engines and static batches inform the physics, not today's serving.
-_SOURCE_WEIGHT = {"argonne": 0.3, "splitwise": 0.3, "llm-pilot": 0.1, "intel-gaudi": 0.5, "rocm-vllm": 0.7}
+_SOURCE_WEIGHT = {"argonne": 0.1, "splitwise": 0.1, "llm-pilot": 0.03, "intel-gaudi": 0.3, "rocm-vllm": 0.2}
 _CURRENT = {"silicon-inferencex", "silicon-nvidia", "inferencex-amd", "bud-cpu", "trtllm-perf"}
 
 
@@ -76,10 +76,20 @@ def curve_weight(data: Dataset, head: str, power: float = 0.3) -> Array:
     return np.asarray(data.weight * [max(size[m.curve], 1) ** -power for m in data.rows])
 
 
+def fully_known(m: Measurement) -> bool:
+    """Whether the source says how many devices and replicas served, and whether they speculated."""
+    return m.spec in ("", "mtp") and m.tp <= 8 and not _replicated(m)
+
+
+def _replicated(m: Measurement) -> bool:
+    """Deployments through Dynamo, whose number of replicas is not recorded: up to eight times too fast or too slow."""
+    return m.source == "silicon-nvidia" and m.date >= "2026"
+
+
 def _doubt(m: Measurement, known_speculation: bool) -> float:
     """Rows whose configuration is only half known count less."""
     unsure = m.spec == "unknown" and known_speculation
-    return (0.6 if unsure else 1.0) * (0.15 if m.tp > 8 else 1.0)
+    return (0.6 if unsure else 1.0) * (0.15 if m.tp > 8 else 1.0) * (0.15 if _replicated(m) else 1.0)
 
 
 def _case(m: Measurement, known_speculation: bool) -> Case:

@@ -4,6 +4,7 @@ Every constant is prior × base × family × engine × age; the logarithms of th
 so that what the data do not determine stays at the data sheet's prior. Levenberg-Marquardt on pseudo-Huber residuals.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -27,7 +28,7 @@ _ENGINE = (
     *("kv", "linear", "moe", "moe_memory", "attention", "layer_us", "moe_layer_us", "step_us", "sequence_us"),
     *("prefill_us", "burst", "collective_us", "latent_layer_us"),
 )
-_SIGMA = {"base": 0.7, "family": 0.07, "engine": 0.08, "aging": 0.08}
+_SIGMA = {"base": 0.7, "family": 0.10, "engine": 0.12, "aging": 0.3}
 # How a prompt is admitted differs between engines by factors, not by percents.
 _LOOSE = {("engine", "prefill_us"): 0.4, ("engine", "burst"): 0.4, ("engine", "sequence_us"): 0.2}
 _ENGINES = ("vllm", "sglang", "trtllm")
@@ -82,8 +83,7 @@ class PhysicsFit:
             cost = new_cost
             if settled:
                 break
-        self.theta = theta
-        return table(self.keys, theta)
+        return with_vendors(table(self.keys, theta), self.data)
 
     def _step(
         self, jacobian: Array, value: Array, theta: Array, cost: float, damping: float
@@ -207,6 +207,22 @@ def table(keys: Sequence[Key], theta: Array) -> dict[str, Any]:
             plural = {"family": "families", "engine": "engines", "aging": "aging"}[level]
             found[plural].setdefault(group, {})[name] = factor
     return found
+
+
+def with_vendors(fitted: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """Adds what a family without measurements gets: the mean factors of its vendor's families, by rows."""
+    count = Counter((c.device.vendor, family(c.device)) for c in data.frame.cases)
+    families = dict(fitted["families"])
+    for vendor in sorted({v for v, _ in count}):
+        own = {f: n for (v, f), n in count.items() if v == vendor}
+        names = sorted({name for f in own for name in fitted["families"][f]})
+        families[vendor] = {
+            name: float(
+                np.exp(np.average([np.log(fitted["families"][f][name]) for f in own], weights=list(own.values())))
+            )
+            for name in names
+        }
+    return fitted | {"families": families}
 
 
 def _take(columns: Any, rows: NDArray[np.intp]) -> Any:

@@ -37,8 +37,8 @@ _MODELS = (
     "meta-llama/Llama-3.1-70B",
     "moonshotai/Kimi-K2.5",
 )
-# MI300X and MI325X are one chip with different memory: they leave together.
-_DEVICES = {"b200_sxm": 0, "h100_sxm": 1, "h200_sxm": 2, "mi355x": 3, "mi300x": 4, "mi325x": 4, "l40s": 5}
+# MI300X and MI325X are one chip with different memory, B200 and GB200 one on different boards: they leave together.
+_DEVICES = {"b200_sxm": 0, "gb200": 0, "h100_sxm": 1, "h200_sxm": 2, "mi355x": 3, "mi300x": 4, "mi325x": 4, "l40s": 5}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from foundry_sim.regressor import HEADS, Regressor
 from foundry_sim.regressor import load as load_regressor
 from foundry_sim.terms import Array
 from foundry_sim.train import heldout
-from foundry_sim.train.dataset import Dataset, load
+from foundry_sim.train.dataset import Dataset, fully_known, load
 from foundry_sim.train.decisions import decide
 from foundry_sim.train.heldout import SPLITS, Heldout
 from foundry_sim.train.measurement import Measurement
@@ -62,6 +62,8 @@ def _table(data: Dataset, split: str, held: Heldout, trained: Regressor) -> Iter
         if not seen.any():
             continue
         yield _line(f"{split}: {head}", errors[head], widths[head], seen)
+        sure = seen & np.array([fully_known(m) for m in data.rows])
+        yield _line(f"{split}: {head}, configuration fully recorded", errors[head], widths[head], sure)
         groups = np.array([_GROUPS[split](m) for m in data.rows])
         for name in sorted(set(groups[seen].tolist())):
             yield _line(f"   {name}", errors[head], widths[head], seen & (groups == name))
