@@ -52,10 +52,10 @@ class Attempts(Exchange):
         except Rejected as problem:
             self.refuse(problem)
             return
-        if short is None:
-            self._route()
-        else:
+        if short is not None:
             self.hot.spawn(self._reserve())
+        else:
+            self._route()
 
     async def _reserve(self) -> None:
         try:

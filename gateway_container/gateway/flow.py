@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_READ_BYTES = 32 << 20  # a longer JSON answer passes, but its usage is not read
 NOTHING = Usage()
+OK = b"HTTP/1.1 200 OK\r\n"
 
 
 class Flow(Attempts):
@@ -65,22 +66,23 @@ class Flow(Attempts):
             self.front.transport.write(head)
 
     def whole(self, upstream: "Upstream", head: Head, data: bytes) -> None:
-        """An answer that came in one piece: what ``answer`` and ``complete`` do, in one go."""
+        """A 200 that came in one piece: what ``answer`` and ``complete`` do, in one go."""
         hot, status = self.hot, head.status
         self.status = status
         line = b"" if self.keep_alive else b"connection: close\r\n"
         self.front.transport.write(
             b"%b%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b"
-            % (hot.status_line(status), b"".join(head.passed), self.request_id.encode(), len(data), line, data)
+            % (OK, b"".join(head.passed), self.request_id.encode(), len(data), line, data)
         )
-        hot.policy.first_byte(self, status, hot.now_s)
+        now_s = hot.now_s
+        hot.policy.first_byte(self, status, now_s)
         self.upstream = None
         upstream.release()
+        self.over = True
         usage = usages.of_body(data)
-        if usage is None:
-            self._finish(status, "ok", NOTHING, "none")
-        else:
-            self._finish(status, "ok", usage, "upstream")
+        source = "none" if usage is None else "upstream"
+        hot.emit(hot.policy.finish(self, status, "ok", now_s, usage or NOTHING, source))
+        self.front.done(self)
 
     def pass_plain(self, data: bytes) -> None:
         """A piece of a body of known length."""
@@ -241,5 +243,5 @@ class Flow(Attempts):
             return
         self.over = True
         row = self.hot.policy.finish(self, status, outcome, self.hot.now_s, usage, source, error_code)
-        self.hot.gateway.emit(row)
+        self.hot.emit(row)
         self.front.done(self)

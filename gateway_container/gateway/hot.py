@@ -34,6 +34,7 @@ class Hot:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.policy = gateway.policy
+        self.emit = gateway.emit
         self.settings = gateway.settings
         self.loop = asyncio.get_running_loop()
         self.paths = {path.encode("ascii"): path for path in INFERENCE_PATHS}

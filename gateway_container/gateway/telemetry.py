@@ -20,10 +20,6 @@ class Histogram:
         self.buckets = [0] * (len(LATENCY_BOUNDS_MS) + 1)
         self.sum_ms = 0.0
 
-    def add(self, value_ms: float) -> None:
-        self.sum_ms += value_ms
-        self.buckets[bisect_left(LATENCY_BOUNDS_MS, value_ms)] += 1
-
     def lines(self, name: str, labels: str) -> list[str]:
         lines, total = [], 0
         for bound, count in zip((*LATENCY_BOUNDS_MS, "+Inf"), self.buckets, strict=True):
@@ -56,9 +52,10 @@ class Telemetry:
         series.input_tokens += row.input_tokens
         series.output_tokens += row.output_tokens
         series.wasted_tokens += row.wasted_tokens
-        series.e2e.add(row.e2e_ms)
-        if row.ttft_ms is not None:
-            series.ttft.add(row.ttft_ms)
+        for histogram, value_ms in ((series.e2e, row.e2e_ms), (series.ttft, row.ttft_ms)):
+            if value_ms is not None:
+                histogram.sum_ms += value_ms
+                histogram.buckets[bisect_left(LATENCY_BOUNDS_MS, value_ms)] += 1
 
 
 def exposition(gateway: "Gateway") -> str:

@@ -66,13 +66,14 @@ class Upstream(asyncio.Protocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self.flow is None:  # it speaks out of turn
+        flow = self.flow
+        if flow is None:  # it speaks out of turn
             self.transport.abort()
             return
-        self.flow.hot.tell_time()
+        flow.hot.tell_time()
         try:
             if self._state == HEAD:
-                self._head(data)
+                self._head(flow, data)
             else:
                 self._take(data)
         except BadFraming:
@@ -92,7 +93,7 @@ class Upstream(asyncio.Protocol):
 
     # --- states -------------------------------------------------------------------------------------------------
 
-    def _head(self, data: bytes) -> None:
+    def _head(self, flow: "Flow", data: bytes) -> None:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -104,19 +105,16 @@ class Upstream(asyncio.Protocol):
             return
         head = Head(data[:end])
         rest = data[end + 4 :]
-        if head.status < 200:
-            if rest:
-                self._head(rest)
-            return
-        self._begin_body(head, rest)
-
-    def _begin_body(self, head: Head, rest: bytes) -> None:
-        flow = self.flow
-        assert flow is not None
-        self.keep = head.keep_alive
         if head.status == 200 and 0 < head.length == len(rest) and not head.event_stream:
+            self.keep = head.keep_alive
             flow.whole(self, head, rest)
-            return
+        elif head.status >= 200:
+            self._begin_body(flow, head, rest)
+        elif rest:
+            self._head(flow, rest)
+
+    def _begin_body(self, flow: "Flow", head: Head, rest: bytes) -> None:
+        self.keep = head.keep_alive
         empty = head.status in NO_BODY or head.length == 0
         if not flow.answer(head, empty):
             return

@@ -20,7 +20,7 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class Message(msgspec.Struct):
+class _Message(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -35,34 +35,27 @@ class Call(msgspec.Struct):
     n: int | None = None
     best_of: int | None = None
     stream_options: StreamOptions | None = None
-    messages: list[Message] | None = None
-
-    @property
-    def plain_text(self) -> bool:
-        """Every message is a string: nothing is attached. False also where that is not known."""
-        if self.messages is None:
-            return False
-        return all(memoryview(message.content)[0] == QUOTE for message in self.messages)
+    messages: msgspec.Raw = msgspec.Raw(b"null")
 
 
 QUOTE = ord('"')
 _decode = msgspec.json.Decoder(Call).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_messages = msgspec.json.Decoder(list[_Message]).decode
+
+
+def plain_text(call: Call) -> bool:
+    """Whether every message is a string, so that nothing is attached. False also where that is not known."""
+    try:
+        return all([memoryview(message.content)[0] == QUOTE for message in _decode_messages(call.messages)])
+    except (msgspec.MsgspecError, RecursionError):
+        return False
 
 
 def parse(body: bytes) -> Call:
     """Read a JSON body. Raises Rejected for anything that is not a JSON object with a model."""
     try:
         return _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _parse_rest(body)
-
-
-def _parse_rest(body: bytes) -> Call:
-    try:
-        fields = _decode_fields(body)
-        fields.pop("messages", None)
-        return _decode(msgspec.json.encode(fields))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("invalid_request", f"The body is not a valid request: {error}.") from None
 

@@ -26,28 +26,39 @@ class Chooser:
         """The deployment for the next attempt, or None when none is left."""
         routing = endpoint.policy.routing
         for tier in endpoint.tiers:
+            if routing == "least_outstanding":
+                chosen = self._least_outstanding(tier, tried, now_s)
+                if chosen is not None:
+                    return chosen
+                continue
             ready = [d for d in tier if d.open_until_s <= now_s and d.ejected_until_s <= now_s and d not in tried]
             if not ready:
                 continue
-            if routing == "least_outstanding":
-                return self._least_outstanding(ready)
             if routing == "prefix_affinity":
-                return self._by_prefix(ready, body)
+                return self._by_prefix(ready, body, now_s)
             if routing == "weighted":
                 return self.random.choices(ready, [d.weight for d in ready])[0]
             return min(ready, key=predicted_wait_s)
         return None
 
-    def _least_outstanding(self, ready: Sequence[Deployment]) -> Deployment:
+    def _least_outstanding(
+        self, tier: Sequence[Deployment], tried: Collection[Deployment], now_s: float
+    ) -> Deployment | None:
         """Fewest requests in flight per weight; equals take turns."""
         self.turn += 1
-        best = ready[self.turn % len(ready)]
-        for deployment in ready:
+        shift = self.turn % len(tier) if tier else 0
+        best = None
+        for deployment in (*tier[shift:], *tier[:shift]) if shift else tier:
+            if deployment.open_until_s > now_s or deployment.ejected_until_s > now_s or deployment in tried:
+                continue
+            if best is None:
+                best = deployment
+                continue
             if deployment.outstanding * best.weight < best.outstanding * deployment.weight:
                 best = deployment
         return best
 
-    def _by_prefix(self, ready: Sequence[Deployment], body: bytes) -> Deployment:
+    def _by_prefix(self, ready: Sequence[Deployment], body: bytes, now_s: float) -> Deployment:
         chain = chain_of(body)
         owner, depth = self.prefixes.owner(chain)
         chosen = None
@@ -56,7 +67,7 @@ class Chooser:
             if owner.outstanding <= least + PREFIX_SLACK + depth // 8:
                 chosen = owner
         if chosen is None:
-            chosen, depth = self._least_outstanding(ready), 0
+            chosen, depth = self._least_outstanding(ready, (), now_s) or ready[0], 0
         self.prefixes.learn(chain[depth:], chosen)
         return chosen
 

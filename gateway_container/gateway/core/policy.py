@@ -148,7 +148,7 @@ class Policy:
             if chosen is not None:
                 exchange.answered_by = possible
                 exchange.deployment = chosen
-                exchange.tried = (*exchange.tried, chosen)
+                exchange.tried += (chosen,)
                 chosen.outstanding += 1
                 return chosen
         return None
@@ -196,8 +196,9 @@ class Policy:
     def first_byte(self, exchange: Exchange, status: int, now_s: float) -> None:
         """The first byte of the body of an answer that is passed on."""
         exchange.first_s = now_s
-        if exchange.deployment is not None and status not in FAILURE_STATUS:
-            health.note_success(exchange.deployment, now_s - exchange.routed_s)
+        deployment = exchange.deployment
+        if deployment is not None and status not in FAILURE_STATUS:
+            health.note_success(deployment, now_s - exchange.routed_s)
 
     # --- settle, meter ------------------------------------------------------------------------------------------
 
@@ -213,7 +214,11 @@ class Policy:
     ) -> Row:
         """Settle every hold on the real usage and write the row. To be called exactly once per exchange."""
         deployment, endpoint, key, call = exchange.deployment, exchange.answered_by, exchange.key, exchange.call
-        cost = cost_nanos(endpoint.price, usage) if endpoint is not None else 0
+        cost = 0
+        if endpoint is not None:
+            cost = usage.input_tokens * endpoint.input_nanos + usage.output_tokens * endpoint.output_nanos
+            if usage.cached_tokens:
+                cost = cost_nanos(endpoint.price, usage)
         if deployment is not None:
             deployment.outstanding -= 1
         if exchange.leases:

@@ -1,6 +1,6 @@
 """Worst-case reservations: what a request could cost at most, so that settling it never exceeds what was held."""
 
-from gateway.core.call import Call
+from gateway.core.call import Call, plain_text
 from gateway.core.snapshot import Endpoint
 from gateway.core.usage import Usage
 from gateway.core.wire import Price
@@ -8,15 +8,18 @@ from gateway.core.wire import Price
 DEFAULT_MAX_OUTPUT_TOKENS = 4096
 # A picture or a recording behind a URL is worth more tokens than the bytes of its address.
 TOKENS_PER_ATTACHMENT = 16384
+LONG_BODY_BYTES = 8192  # above it, reading the messages is cheaper than searching them
 ATTACHMENT_MARKS = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"video_url"', b'"file_id"', b'"audio_url"')
 
 
 def input_bound(call: Call, body: bytes) -> int:
     """At most how many prompt tokens a body can be: no tokenizer makes more than one token of a byte."""
-    if call.plain_text:
-        return len(body)
-    attachments = sum(body.count(mark) for mark in ATTACHMENT_MARKS)
-    return len(body) + attachments * TOKENS_PER_ATTACHMENT
+    size = len(body)
+    if size > LONG_BODY_BYTES and plain_text(call):
+        return size
+    if b'_url"' not in body and b'"input_' not in body and b'"file_id"' not in body:
+        return size
+    return size + sum(body.count(mark) for mark in ATTACHMENT_MARKS) * TOKENS_PER_ATTACHMENT
 
 
 def asked_output(call: Call) -> int | None:
@@ -27,10 +30,10 @@ def asked_output(call: Call) -> int | None:
 
 def output_bound(call: Call, endpoint: Endpoint) -> int:
     """At most how many tokens all choices together can be."""
-    ceiling = endpoint.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
-    each = asked_output(call)
-    if each is None or (endpoint.max_output_tokens is not None and each > ceiling):
-        each = ceiling
+    ceiling = endpoint.max_output_tokens
+    each = call.max_completion_tokens or call.max_tokens or call.max_output_tokens or 0
+    if each <= 0 or (ceiling is not None and each > ceiling):
+        each = ceiling or DEFAULT_MAX_OUTPUT_TOKENS
     return each if call.n is None and call.best_of is None else each * max(call.n or 1, call.best_of or 1, 1)
 
 

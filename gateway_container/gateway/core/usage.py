@@ -50,7 +50,14 @@ def of_body(body: bytes) -> Usage | None:
         wire = _decode_body(body).usage
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return None if wire is None else _normal(wire)
+    if wire is None:
+        return None
+    if wire.prompt_tokens is not None and wire.completion_tokens is not None and wire.completion_tokens >= 0:
+        details = wire.prompt_tokens_details
+        cached = details.cached_tokens if details is not None else None
+        if wire.prompt_tokens >= 0 and not cached:
+            return Usage(wire.prompt_tokens, wire.completion_tokens)
+    return _normal(wire)
 
 
 def _normal(wire: _Wire) -> Usage:
