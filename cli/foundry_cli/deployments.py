@@ -59,7 +59,12 @@ def create(api: Api, project_id: str, name: str, cluster: Json, model: Json, pla
     body = {
         "name": name,
         "cluster_id": cluster["id"],
-        "model": {"id": model["id"], "name": model["name"], "config": model["config"], "repository": model["source"]},
+        "model": {
+            "id": model["id"],
+            "name": model["name"],
+            "config": model["config"],
+            "repository": model["repository"],
+        },
         "plan": plan,
         "simulation_id": simulation_id,
     }

@@ -97,10 +97,13 @@ def add_model(
     name: str,
     config: Annotated[Path | None, typer.Option(help="A Hugging Face config.json.")] = None,
     source: Annotated[str | None, typer.Option(help="A repository id that Foundry knows.")] = None,
+    repository: Annotated[
+        str | None, typer.Option(help="Where engines load the weights; the source by default.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Register a model from its config.json, or by the name of a well-known one."""
-    model = Api().post("/models", {"name": name, **model_source(config, source)})
+    model = Api().post("/models", {"name": name, "repository": repository, **model_source(config, source)})
     show_json(model) if as_json else console.print(
         f"Registered {model['name']}: {count(model['parameters'])} parameters."
     )

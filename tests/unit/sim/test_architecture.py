@@ -1,6 +1,7 @@
 """Architectures against published parameter counts, and configs that nobody should trust."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from foundry_sim.architecture import ArchitectureError, from_config, names, resolve
@@ -124,7 +125,8 @@ def test_at_least_sixty_models_are_bundled_and_all_resolve() -> None:
 
 def test_names_are_case_insensitive_and_have_aliases() -> None:
     base = resolve("meta-llama/Llama-3.1-70B")
-    assert resolve("META-LLAMA/llama-3.3-70b-instruct") is base
+    alias = resolve("META-LLAMA/llama-3.3-70b-instruct")
+    assert alias.name == "META-LLAMA/llama-3.3-70b-instruct" and replace(alias, name=base.name) == base
     assert resolve("llama-3.1-70b") is base
     assert config_of("meta-llama/Llama-3.3-70B-Instruct")["num_hidden_layers"] == 80
 

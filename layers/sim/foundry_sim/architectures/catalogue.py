@@ -69,10 +69,13 @@ def _derived(model: str) -> tuple[Path, dict[str, Any]] | None:
 
 
 def load(model: str) -> Architecture:
-    """A bundled name or alias, a re-quantised repo of one, or a path to a config.json (or the folder that holds it)."""
+    """A bundled name or alias, a re-quantised repo of one, or a path to a config.json (or the folder that holds it).
+
+    An alias keeps its own name: an engine must load the weights that were asked for, not those of the base model.
+    """
     path = _bundled(model)
     if path:
-        return _load_bundled(path)
+        return _load_bundled(path, model.strip() if model.strip().lower() in _aliases() else "")
     derived = _derived(model)
     if derived:
         return _load_derived(derived[0], model.strip())
@@ -80,8 +83,8 @@ def load(model: str) -> Architecture:
 
 
 @lru_cache(maxsize=512)
-def _load_bundled(path: Path) -> Architecture:
-    return from_config(_read(path), path.stem.replace("--", "/"))
+def _load_bundled(path: Path, alias: str = "") -> Architecture:
+    return from_config(_read(path), alias or path.stem.replace("--", "/"))
 
 
 @lru_cache(maxsize=512)
