@@ -75,15 +75,35 @@ class Attempts(Exchange):
 
     def _route(self) -> None:
         deployment = self.hot.policy.choose(self, self.hot.now_s)
-        if deployment is None:
+        if deployment is not None:
+            self._attempt(deployment)
+        elif self.hot.policy.sleeping(self) is not None:
+            self.hot.spawn(self._route_slowly())
+        else:
             self.refuse(Rejected("no_deployment", retry_after_s=1))
+
+    async def _route_slowly(self) -> None:
+        try:
+            deployment = await self.hot.gateway.choose(self)
+        except Rejected as problem:
+            self.hot.tell_time()
+            if not self.over:
+                self.refuse(problem)
+            return
+        self.hot.tell_time()
+        if self.over:  # the client left meanwhile
+            deployment.outstanding -= 1
         else:
             self._attempt(deployment)
 
     def _attempt(self, deployment: Deployment) -> None:
         self.redialled = False
         self.heard_tick = self.hot.tick
-        pool, line = self.hot.targets.get((deployment, self.path)) or self.hot.target(deployment, self.path)
+        try:
+            pool, line = self.hot.targets.get((deployment, self.path)) or self.hot.target(deployment, self.path)
+        except Rejected as problem:
+            self.refuse(problem)
+            return
         upstream = pool.take()
         if upstream is not None:
             self._send(upstream, line)

@@ -83,11 +83,12 @@ class Hot:
         refuse_blocked(snapshot, address, agent.decode("latin-1"))
 
     def target(self, deployment: Deployment, path: str) -> tuple[Pool, bytes]:
-        """Where to send a request: the pool, and the request line with the Host header; made once."""
+        """The pool, and the request line with the headers that never change; made once. Raises Rejected."""
         target = self.targets.get((deployment, path))
         if target is None:
             address = deployment.prefix + path.encode("ascii")
-            line = b"POST %b HTTP/1.1\r\nHost: %b\r\n" % (address, deployment.authority)
+            headers = [(b"Host", deployment.authority), *self.gateway.authorisation(deployment)]
+            line = b"POST %b HTTP/1.1\r\n" % address + b"".join(b"%b: %b\r\n" % header for header in headers)
             target = self.targets[deployment, path] = self.pools.of(deployment), line
         return target
 

@@ -100,9 +100,7 @@ class Inference:
 
     async def _attempts(self) -> httpx.Response:
         """Try deployments until one answers with something to pass on."""
-        deployment = self.policy.choose(self.exchange, time.monotonic())
-        if deployment is None:
-            raise Rejected("no_deployment", retry_after_s=1)
+        deployment = await self.gateway.choose(self.exchange)
         while True:
             response, problem = await self._attempt(deployment)
             status = response.status_code if response is not None else None
@@ -125,7 +123,7 @@ class Inference:
             "POST",
             _url(deployment, self.exchange.path),
             content=self.policy.outgoing_body(self.exchange),
-            headers=self._outgoing_headers(),
+            headers=self._outgoing_headers() + self.gateway.authorisation(deployment),
         )
         left = asyncio.ensure_future(self._watch_client())
         sending = asyncio.ensure_future(self.client.send(request, stream=True))

@@ -19,7 +19,8 @@ from gateway.core.lease import Lease, Scope
 from gateway.core.meter import Row
 from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
-from gateway.core.snapshot import BrokenSnapshot, load
+from gateway.core.snapshot import BrokenSnapshot, Deployment, load
+from gateway.credentials import Credentials, Header, NoCredential
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot
 from gateway.metering import Meter
 from gateway.settings import Settings
@@ -27,6 +28,7 @@ from gateway.telemetry import Telemetry
 
 log = logging.getLogger("gateway")
 LEASE_GAP_S = 0.02
+RETRY_S = 0.2
 SWEEP_S = 1.0
 LAST_SEQ = 2**53 - 1
 
@@ -59,6 +61,10 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._nudged = asyncio.Event()
         self._answered: asyncio.Future[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._swapped: asyncio.Future[None] | None = None
+        self._held: dict[str, int] = {}  # requests that wait for a deployment to wake
+        self._credentials = Credentials(settings.gateway_token, settings.credentials_dir)
         book = self.policy.book
         book.nudge = self._nudged.set
         book.opened = self._journal_lease
@@ -118,6 +124,9 @@ class Gateway:
         self.policy.swap(snapshot)
         for told in self.on_swap:
             told()
+        swapped, self._swapped = self._swapped, None
+        if swapped is not None and not swapped.done():
+            swapped.set_result(None)
         log.info("config %d in force", snapshot.version)
         return True
 
@@ -177,7 +186,8 @@ class Gateway:
             reply = await self.control.lease(messages)
         except ControlPlaneAway as error:
             log.warning("leases: %s", error)
-            book.failed(messages)
+            book.failed(messages, now_ms())
+            self._later = asyncio.get_running_loop().call_later(RETRY_S, self._nudged.set)
         else:
             book.apply(messages, reply, now_ms())
         answered, self._answered = self._answered, None
@@ -205,6 +215,43 @@ class Gateway:
             lease.mark = self.journal.open(LeaseSlot(scope.name, scope.kind, lease.id))
 
     # --- deployments --------------------------------------------------------------------------------------------
+
+    async def choose(self, exchange: Exchange) -> Deployment:
+        """A deployment, waiting for a sleeping one to wake where the endpoint says so. Raises Rejected."""
+        policy = self.policy
+        while (chosen := policy.choose(exchange, time.monotonic())) is None:
+            asleep = policy.sleeping(exchange)
+            if asleep is None:
+                raise Rejected("no_deployment", retry_after_s=1)
+            await self._wake(exchange, asleep)
+            policy.readmit(exchange)
+        return chosen
+
+    async def _wake(self, exchange: Exchange, asleep: Deployment) -> None:
+        """Ask for the wake-up (one lease, so one gateway orders it) and hold the request until the config changes."""
+        assert exchange.endpoint is not None
+        rules = exchange.endpoint.policy
+        left_s = exchange.arrived_s + rules.hold_s - time.monotonic()
+        held = self._held.get(asleep.id, 0)
+        if left_s <= 0 or held >= rules.hold_queue:
+            raise Rejected("no_deployment", "The model is starting. Try again shortly.", retry_after_s=5)
+        self.policy.book.reserve((self.policy.book.scope(f"deployment:{asleep.id}", "wake", 1),), (1, 0, 0), now_ms())
+        self._held[asleep.id] = held + 1
+        if self._swapped is None:
+            self._swapped = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait([self._swapped], timeout=left_s)
+        finally:
+            self._held[asleep.id] -= 1
+
+    def authorisation(self, deployment: Deployment) -> list[Header]:
+        """Headers that the provider wants. Raises Rejected when the credential is missing."""
+        snapshot = self.policy.snapshot
+        try:
+            return self._credentials.headers(deployment, snapshot.credentials if snapshot is not None else {})
+        except NoCredential as error:
+            log.error("deployment %s: %s", deployment.id, error)
+            raise Rejected("no_deployment") from None
 
     async def _watch(self) -> None:
         while True:

@@ -31,7 +31,7 @@ class Chooser:
                 if chosen is not None:
                     return chosen
                 continue
-            ready = [d for d in tier if d.open_until_s <= now_s and d.ejected_until_s <= now_s and d not in tried]
+            ready = [d for d in tier if usable(d, now_s) and d not in tried]
             if not ready:
                 continue
             if routing == "prefix_affinity":
@@ -50,6 +50,8 @@ class Chooser:
         best = None
         for deployment in (*tier[shift:], *tier[:shift]) if shift else tier:
             if deployment.open_until_s > now_s or deployment.ejected_until_s > now_s or deployment in tried:
+                continue
+            if deployment.unserved:
                 continue
             if best is None:
                 best = deployment
@@ -75,10 +77,6 @@ class Chooser:
 def predicted_wait_s(deployment: Deployment) -> float:
     """Expected time to the first byte: what was seen lately, times the requests that are ahead."""
     return max(deployment.latency_s, 1e-4) * (deployment.outstanding + 1) / deployment.weight
-
-
-def any_usable(endpoint: Endpoint, now_s: float) -> bool:
-    return any(usable(d, now_s) for tier in endpoint.tiers for d in tier)
 
 
 class PrefixMap:

@@ -13,7 +13,7 @@ EJECT_S = 10.0
 
 def usable(deployment: Deployment, now_s: float) -> bool:
     """Whether the breaker lets requests through; when its time is over the next request is the probe."""
-    return deployment.open_until_s <= now_s and deployment.ejected_until_s <= now_s
+    return deployment.open_until_s <= now_s and deployment.ejected_until_s <= now_s and not deployment.unserved
 
 
 def note_failure(deployment: Deployment, now_s: float) -> None:

@@ -31,6 +31,7 @@ class LeaseBook:
         self.plans: dict[tuple[str, str], tuple[Endpoint, Plan]] = {}  # what a key and a model lead to
         self.next_expiry_ms = NEVER_MS
         self.away = False
+        self.away_since_ms = 0
         self.open_bounds = open_bounds or {}
         self.nudge: Callable[[], None] = lambda: None
         self.opened: Callable[[Scope, Lease], None] = lambda scope, lease: None
@@ -220,9 +221,10 @@ class LeaseBook:
             elif lease.free < scope.largest:
                 self._ask(scope)  # others were faster; the next answer helps
 
-    def failed(self, sent: Sequence[wire.LeaseRequest]) -> None:
+    def failed(self, sent: Sequence[wire.LeaseRequest], now_ms: int) -> None:
         """The message may or may not have arrived: the totals will be repeated."""
-        self.away = True
+        if not self.away:
+            self.away, self.away_since_ms = True, now_ms
         for request in sent:
             scope = self.scopes.get((request.scope, request.kind))
             if scope is None:

@@ -20,6 +20,7 @@ from gateway.core.usage import Usage
 from gateway.core.wire import Limits
 
 NOTHING = Usage()
+BRIDGED_MS = 2_000  # while the control plane is away for less than this, requests wait for a lease
 JSON = b"application/json"
 
 
@@ -81,7 +82,7 @@ class Policy:
             code = "insufficient_quota" if scope.kind == "money_nanos" else "rate_limit_exceeded"
             message = "" if code == "rate_limit_exceeded" else f"The budget of {scope.name} is used up."
             return Rejected(code, message, retry_after_s=max((scope.retry_at_ms - now_ms) // 1000, 1))
-        if self.book.away:
+        if self.book.away and now_ms - self.book.away_since_ms > BRIDGED_MS:
             return Rejected("budget_unavailable", retry_after_s=1)
         return None
 
@@ -152,6 +153,18 @@ class Policy:
                 chosen.outstanding += 1
                 return chosen
         return None
+
+    def sleeping(self, exchange: Exchange) -> Deployment | None:
+        """A deployment that would answer if it were woken, where the endpoint holds requests for that."""
+        endpoint = exchange.endpoint
+        if endpoint is None or endpoint.policy.hold_s <= 0:
+            return None
+        return next((d for tier in endpoint.tiers for d in tier if d.asleep and d not in exchange.tried), None)
+
+    def readmit(self, exchange: Exchange) -> None:
+        """Look the endpoint up again after a config change; a request keeps what it holds. Raises Rejected."""
+        assert self.snapshot is not None and exchange.key is not None and exchange.call is not None
+        exchange.endpoint = exchange.answered_by = find_endpoint(self.snapshot, exchange.key, exchange.call.model)
 
     def outgoing_body(self, exchange: Exchange) -> bytes:
         """The body for the chosen deployment: the client's, but for model name, usage option and token limit."""

@@ -15,6 +15,9 @@ Network = IPv4Network | IPv6Network
 ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
 
 
+UNSPOKEN = frozenset({"bedrock", "gemini"})
+
+
 class BrokenSnapshot(Exception):
     """The snapshot contradicts itself or does not parse; the last good one keeps serving."""
 
@@ -57,8 +60,7 @@ class Deployment:
         "shadow",
         "source",
         "stream_usage",
-        "tls",
-        "weight",
+        "tls", "unserved", "weight",
         "wire",
     )  # fmt: skip
 
@@ -81,6 +83,8 @@ class Deployment:
         self.stream_usage = deployment.stream_usage
         self.source = deployment.source
         self.asleep = deployment.asleep
+        # Requests must not go there: it sleeps, or its protocol is not one that this gateway speaks.
+        self.unserved = deployment.asleep or deployment.provider in UNSPOKEN
         self.shadow = deployment.shadow
         self.outstanding = 0
         self.failures = 0

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from gateway.credentials import seal
 
 
 def events_of(body: bytes) -> list[str]:
@@ -294,3 +295,56 @@ async def test_metrics_are_for_the_gateway_token_only(stack: Any) -> None:
     assert (await stack.client.get("/metrics", headers=stack.headers())).status_code == 401
     response = await stack.client.get("/metrics", headers={"authorization": "Bearer gateway-token"})
     assert 'foundry_gateway_requests_total{endpoint="llama",status="200",outcome="ok"} 1' in response.text
+
+
+async def test_a_sleeping_deployment_is_woken_once_and_the_requests_wait(stack: Any) -> None:
+    tier = stack.config["endpoints"][0]["tiers"][0]
+    for deployment in tier:
+        deployment["asleep"] = True
+    await stack.change_endpoint(policy={"hold_s": 20, "hold_queue": 3})
+    asking = [asyncio.create_task(stack.chat()) for _ in range(5)]
+    for _ in range(200):
+        await asyncio.sleep(0.01)
+        if sum(task.done() for task in asking) == 2 and stack.stand_in.escrow.writes:
+            break
+    refused = [task.result() for task in asking if task.done()]
+    assert [r.status_code for r in refused] == [503, 503] and all(r.headers["retry-after"] for r in refused)
+    wakes = [name for name in stack.stand_in.escrow.committed if name[1] == "wake"]
+    assert [name[0] for name in wakes] == ["deployment:dep_0"]
+    assert not any(engine.requests for engine in stack.engines)
+    for deployment in tier:
+        deployment["asleep"] = False
+    await stack.reconfigure()
+    assert sorted([(await task).status_code for task in asking]) == [200, 200, 200, 503, 503]
+
+
+async def test_provider_credentials_are_sealed_until_they_are_sent(stack: Any) -> None:
+    stack.config["credentials"] = [{"ref": "openai", "sealed": seal("gateway-token", "openai", "sk-provider")}]
+    for deployment in stack.config["endpoints"][0]["tiers"][0]:
+        deployment["credential_ref"] = "openai"
+    await stack.reconfigure()
+    assert (await stack.chat()).status_code == 200
+    [request] = [r for engine in stack.engines for r in engine.requests]
+    assert request.headers["authorization"] == "Bearer sk-provider"
+    assert b"sk-provider" not in stack.stand_in.document
+    stack.config["credentials"] = [{"ref": "openai", "sealed": seal("another-token", "openai", "sk-provider")}]
+    await stack.reconfigure()
+    response = await stack.chat()
+    assert response.status_code == 503 and response.json()["error"]["code"] == "no_deployment"
+
+
+async def test_fallbacks_and_adapters(stack: Any) -> None:
+    url = f"http://127.0.0.1:{stack.engines[1].port}"
+    spare = {
+        "name": "spare",
+        "tiers": [[{"id": "dep_s", "url": url, "model": "small"}]],
+        "adapters": {"tuned": "lora-7"},
+    }
+    stack.config["endpoints"].append(spare)
+    stack.config["endpoints"][0]["tiers"] = [[{"id": "dep_x", "url": "http://127.0.0.1:9", "model": "llama"}]]
+    await stack.change_endpoint(policy={"fallbacks": ["spare"]})
+    assert (await stack.chat()).status_code == 200
+    assert (await stack.chat(model="tuned")).status_code == 200
+    assert [r.json()["model"] for r in stack.engines[1].requests] == ["small", "lora-7"]
+    rows = await stack.rows(2)
+    assert (rows[0]["endpoint"], rows[0]["deployment_id"], rows[0]["retries"]) == ("llama", "dep_s", 1)

@@ -85,7 +85,7 @@ class Budgets(RuleBasedStateMachine):
         if fate == "late":
             self.late.append(messages)
         if reply is None or fate == "reply lost":
-            book.failed(messages)
+            book.failed(messages, self.now_ms)
         else:
             book.apply(messages, reply, self.now_ms)
 

@@ -1,0 +1,73 @@
+"""Credentials of external providers: sealed in the snapshot, or files of a mounted secret; in the clear only in memory.
+
+Sealing: AES-256-GCM with a key derived (HKDF-SHA256) from the gateway token; the reference is authenticated with it.
+"""
+
+import base64
+import binascii
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from gateway.core.snapshot import Deployment
+
+INFO = b"foundry gateway credentials v1"
+NONCE_BYTES = 12
+Header = tuple[bytes, bytes]
+
+
+class NoCredential(Exception):
+    """A deployment needs a credential that is missing, or that was sealed for another gateway token."""
+
+
+def _cipher(gateway_token: str) -> AESGCM:
+    return AESGCM(HKDF(SHA256(), 32, salt=b"", info=INFO).derive(gateway_token.encode()))
+
+
+def seal(gateway_token: str, ref: str, secret: str) -> str:
+    """What the control plane does: encrypt ``secret`` for the gateways that have this token."""
+    nonce = os.urandom(NONCE_BYTES)
+    return base64.b64encode(nonce + _cipher(gateway_token).encrypt(nonce, secret.encode(), ref.encode())).decode()
+
+
+def unseal(gateway_token: str, ref: str, sealed: str) -> str:
+    """Raises NoCredential."""
+    try:
+        data = base64.b64decode(sealed, validate=True)
+        return _cipher(gateway_token).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], ref.encode()).decode()
+    except (InvalidTag, binascii.Error, ValueError):
+        raise NoCredential(f"credential {ref!r} cannot be opened with this gateway's token") from None
+
+
+class Credentials:
+    """Finds the headers that authorise requests to a deployment."""
+
+    def __init__(self, gateway_token: str, directory: Path | None) -> None:
+        self._token = gateway_token
+        self._directory = directory
+
+    def headers(self, deployment: Deployment, sealed: dict[str, str]) -> list[Header]:
+        """Raises NoCredential."""
+        ref = deployment.credential_ref
+        if ref is None:
+            return []
+        secret = unseal(self._token, ref, sealed[ref]) if ref in sealed else self._from_file(ref)
+        if not secret.isascii() or not secret.isprintable():
+            raise NoCredential(f"credential {ref!r} is not printable ASCII")
+        if deployment.provider == "azure":
+            return [(b"api-key", secret.encode())]
+        if deployment.provider == "anthropic":
+            return [(b"x-api-key", secret.encode()), (b"anthropic-version", b"2023-06-01")]
+        return [(b"authorization", b"Bearer " + secret.encode())]
+
+    def _from_file(self, ref: str) -> str:
+        if self._directory is None or "/" in ref or ref.startswith("."):
+            raise NoCredential(f"credential {ref!r} is not in the config")
+        try:
+            return (self._directory / ref).read_text().strip()
+        except OSError:
+            raise NoCredential(f"credential {ref!r} is neither in the config nor in {self._directory}") from None
