@@ -18,7 +18,8 @@ from foundry_sim.efficiency import Efficiency
 # Their dtype → (ours, bytes per weight). Block-scaled FP8 of engines without a tuned kernel is left out.
 _FORMATS = {"bfloat16": ("bf16", 2.0), "fp8": ("fp8", 1.0), "nvfp4": ("nvfp4", 0.5625)}
 _FOLDERS = {"rtx_pro_6000_server": "rtx_pro_6000"}
-_LARGE, _FEW_ROWS, _MANY_WEIGHTS = 4096, 16, 4096 * 8192
+# Few-row GEMMs need hundreds of MB of weights before the launch no longer hides the bandwidth.
+_LARGE, _FEW_ROWS, _MANY_WEIGHTS = 4096, 16, 1 << 28
 
 
 def main(folder: Path, target: Path) -> int:
