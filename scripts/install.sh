@@ -12,7 +12,7 @@ if [ -e "$venv/bin/python" ] && [ "$("$python" -V)" != "$("$venv/bin/python" -V 
 fi
 [ -e "$venv/bin/pip" ] || "$python" -m venv "$venv"
 echo "Installing into $venv with $("$python" -V) (2 to 3 minutes the first time) ..."
-quiet="--quiet --disable-pip-version-check --no-input"
+quiet="-qq --disable-pip-version-check --no-input"
 "$venv/bin/pip" install $quiet --require-hashes --no-deps -r requirements/dev.txt
 "$venv/bin/pip" install $quiet --no-deps --no-build-isolation --editable .
 touch "$venv/.installed"

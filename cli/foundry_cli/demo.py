@@ -26,7 +26,7 @@ MODELS = ("llama-3.1-8b-instruct", "qwen3-30b-a3b", "deepseek-v2-lite")
 PROJECT, CLUSTER, ENDPOINT = "demo", "demo-cluster", "llama-3-1-8b"
 WORKLOAD = {"input_tokens": 1024, "output_tokens": 256, "concurrency": 64}
 LEVELS = {"ttft_ms": 500.0, "tokens_per_second": 30.0}
-_REQUESTS = 128
+_REQUESTS = 256
 _METRICS_WAIT_S = 30.0
 # About 1,024 input tokens. Each request begins differently: engines compute a prefix that they know only once.
 _PROMPT = "Foundry answers before the spend. " * 126
