@@ -56,7 +56,10 @@ def create_table(domain: str) -> None:
 
 @pytest.fixture
 def aws_tables() -> Iterator[None]:
-    """All tables and the bus on moto, with the projects ``PROJECTS``. Clients live on between tests: making them is what takes the time."""
+    """All tables and the bus on moto, with the projects ``PROJECTS``.
+
+    Clients live on between tests: making them is what takes the time.
+    """
     with mock_aws(config={"core": {"reset_boto3_session": False}}):
         for domain in DOMAINS:
             create_table(domain)

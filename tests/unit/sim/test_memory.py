@@ -187,8 +187,15 @@ def test_impossible_layouts_are_refused(bad: dict[str, int]) -> None:
         budget(resolve("meta-llama/Llama-3.1-8B"), device("h100_sxm"), **bad)  # type: ignore[arg-type]
 
 
-_MODELS = ["meta-llama/Llama-3.1-70B", "deepseek-ai/DeepSeek-V3", "google/gemma-3-27b-it", "ai21labs/Jamba-v0.1",
-           "Qwen/Qwen3-Next-80B-A3B-Instruct", "openai/gpt-oss-120b", "nvidia/Llama-3_3-Nemotron-Super-49B-v1"]  # fmt: skip
+_MODELS = [
+    "meta-llama/Llama-3.1-70B",
+    "deepseek-ai/DeepSeek-V3",
+    "google/gemma-3-27b-it",
+    "ai21labs/Jamba-v0.1",
+    "Qwen/Qwen3-Next-80B-A3B-Instruct",
+    "openai/gpt-oss-120b",
+    "nvidia/Llama-3_3-Nemotron-Super-49B-v1",
+]
 
 
 @settings(max_examples=150, deadline=None)
