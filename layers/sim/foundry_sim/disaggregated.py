@@ -27,7 +27,7 @@ ENGINES = ("vllm", "sglang")  # servers that hand a cache over
 _INTERVAL = 1.6  # the mean lies within this factor
 _BUSY_MAX = 0.85  # of a prefill instance: beyond it the queue decides, not the prompt
 _BATCHES = np.unique(np.geomspace(1, 1024, 40).round())
-_ROUNDS = 30
+_ROUNDS = 120
 _LAYOUTS = 8
 _REPLICAS = 16
 
@@ -134,7 +134,7 @@ def steady(request: SimulationRequest, tables: Stagewise, genomes: Genomes) -> S
         queue = np.minimum(busy, 0.98) / (2 * (1 - np.minimum(busy, 0.98))) * prompt_s
         ttft = prompt_s + queue + tables.transfer_s
         if work.concurrency:
-            rate = 0.5 * rate + 0.5 * work.concurrency / (ttft + tail * token)
+            rate = 0.8 * rate + 0.2 * work.concurrency / (ttft + tail * token)
     e2e = ttft + tail * token
     devices = tables.devices[prompts] * servers + tables.devices[tokens] * sinks
     broken = (
