@@ -7,13 +7,12 @@ import base64
 import binascii
 import os
 from pathlib import Path
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from typing import TYPE_CHECKING
 
 from gateway.core.snapshot import Deployment
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 INFO = b"foundry gateway credentials v1"
 NONCE_BYTES = 12
@@ -24,7 +23,12 @@ class NoCredential(Exception):
     """A deployment needs a credential that is missing, or that was sealed for another gateway token."""
 
 
-def _cipher(gateway_token: str) -> AESGCM:
+def _cipher(gateway_token: str) -> "AESGCM":
+    # Imported on first use: it weighs 10 MB, and most gateways have no external provider.
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     return AESGCM(HKDF(SHA256(), 32, salt=b"", info=INFO).derive(gateway_token.encode()))
 
 
@@ -36,6 +40,8 @@ def seal(gateway_token: str, ref: str, secret: str) -> str:
 
 def unseal(gateway_token: str, ref: str, sealed: str) -> str:
     """Raises NoCredential."""
+    from cryptography.exceptions import InvalidTag
+
     try:
         data = base64.b64decode(sealed, validate=True)
         return _cipher(gateway_token).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], ref.encode()).decode()
