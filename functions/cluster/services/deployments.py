@@ -97,7 +97,10 @@ def _start(kind: str, deployment: Deployment, user_id: str) -> tuple[Deployment,
     def note(deployment: Deployment) -> None:
         deployment.run_id = run.id
 
-    return store.update(deployment.project_id, deployment.id, note), run
+    try:
+        return store.update(deployment.project_id, deployment.id, note), run
+    except NotFound:  # a removal that has ended already
+        return deployment, run
 
 
 def get(project_id: str, deployment_id: str) -> DeploymentDetail:
