@@ -66,10 +66,10 @@ def api_handler(app: FastAPI, domain: str) -> Handler:
 
 
 def _ensure_loop() -> None:
-    """Mangum runs on the thread's event loop, which Python no longer makes unasked."""
+    """Mangum runs on the thread's event loop, which Python no longer makes unasked, and which others may unset."""
     if getattr(_thread, "loop", None) is None:
         _thread.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(_thread.loop)
+    asyncio.set_event_loop(_thread.loop)
 
 
 def _is_kept(event: dict[str, Any]) -> bool:

@@ -39,8 +39,9 @@ def test_a_plan_that_cannot_be_is_refused(call: Call, body: dict[str, Any], plan
 
 
 def test_more_devices_than_there_are(call: Call, body: dict[str, Any]) -> None:
+    each = body["plan"]["devices"] // body["plan"]["replicas"]
     for replicas in (17, 10**15):
-        plan = changed(body, replicas=replicas, devices=replicas)
+        plan = changed(body, replicas=replicas, devices=replicas * each)
         call("POST", DEPLOYMENTS, plan).problem(409, "insufficient_capacity")
 
 
