@@ -104,6 +104,19 @@ async def test_fragments_of_seven_bytes(stack: Any) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize("pause_after", [20, 110, len(HEAD) + 60])
+async def test_headers_pass_wherever_the_segments_end(stack: Any, pause_after: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    data = request(CHAT, b"Traceparent: 00-1-2-03\r\nX-Request-Id: mine\r\n")
+    writer.write(data[:pause_after])
+    await asyncio.sleep(0.03)
+    writer.write(data[pause_after:])
+    assert (await reader.read(4096)).startswith(b"HTTP/1.1 200 ")
+    [seen] = [r for engine in stack.engines for r in engine.requests if r.headers["x-request-id"] == "mine"]
+    assert seen.headers["traceparent"] == "00-1-2-03" and seen.body == CHAT
+    writer.close()
+
+
 async def test_chunked_request_bodies(stack: Any) -> None:
     chunked = b"".join(b"1\r\n%c\r\n" % byte for byte in CHAT) + b"0\r\n\r\n"
     answer = await stack.raw(HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunked)
