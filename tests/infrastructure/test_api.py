@@ -96,6 +96,8 @@ def test_cors_is_for_known_origins(stacks: Any) -> None:
 
 def test_api_gateway_may_call_the_functions_of_this_api_only(stacks: Any) -> None:
     (api,) = stacks.all("AWS::ApiGatewayV2::Api")
-    for permission in stacks.all("AWS::Lambda::Permission"):
-        assert permission.properties["Principal"] == "apigateway.amazonaws.com"
+    permissions = stacks.all("AWS::Lambda::Permission")
+    callers = {"api": "apigateway.amazonaws.com", "workflows": "events.amazonaws.com"}
+    assert {(each.stack, each.properties["Principal"]) for each in permissions} == set(callers.items())
+    for permission in (each for each in permissions if each.stack == "api"):
         assert f"<{api.name}>" in stacks.text("api", permission.properties["SourceArn"])

@@ -249,7 +249,8 @@ BATCH = {"Bucket": f"foundry-test-metering-{ACCOUNT}-us-east-1", "Key": "meterin
     ("function", "service", "operation", "arguments"),
     [
         ("cluster-api", "dynamodb", "put_item", {"TableName": "foundry-test-app", "Item": ITEM}),
-        ("cluster-api", "dynamodb", "query", {"TableName": "foundry-test-app", **OF_PROJECT}),
+        ("cluster-api", "dynamodb", "scan", {"TableName": "foundry-test-app"}),
+        ("model-api", "dynamodb", "query", {"TableName": "foundry-test-cluster", **OF_PROJECT}),
         ("cluster-api", "dynamodb", "scan", {"TableName": "foundry-test-cluster"}),
         ("model-api", "dynamodb", "get_item", {"TableName": "foundry-test-cluster", "Key": ITEM}),
         ("sim-task", "dynamodb", "delete_table", {"TableName": "foundry-test-sim"}),
