@@ -46,10 +46,10 @@ lock: install ## Pin pyproject.toml again, with hashes and without addresses
 	sh scripts/lock.sh
 
 bench-gateway: install ## Gateway against its peers; the last line is JSON
-	bash bench/gateway/run
+	bench/gateway/run
 
-bench-simulator: install ## Simulator speed and error; the last line is JSON
-	bash bench/simulator/run
+bench-simulator: install ## Simulator speed and error beside its peer
+	bench/simulator/run
 
 clean: ## Remove what the make targets built
 	rm -rf $(VENV) cdk.out .foundry .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
