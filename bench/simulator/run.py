@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from foundry_sim.architecture import resolve
-from foundry_sim.devices import device
-from foundry_sim.memory import budget
-from foundry_sim.precision import Precision
+from foundry_sim.facts.architecture import resolve
+from foundry_sim.facts.devices import device
+from foundry_sim.facts.memory import budget
+from foundry_sim.facts.precision import Precision
+from foundry_sim.learned.regressor import load as load_regressor
 from foundry_sim.predict import predict, predict_arrays
-from foundry_sim.regressor import load as load_regressor
 from foundry_sim.train import heldout
 from foundry_sim.train.dataset import Dataset, load
 from foundry_sim.train.validate import shipped

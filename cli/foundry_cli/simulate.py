@@ -11,7 +11,7 @@ from foundry_cli.context import AsJson, Project
 from foundry_cli.errors import CliError
 
 if TYPE_CHECKING:
-    from foundry_sim.plans import DeviceGroup, SimulationRequest
+    from foundry_sim.search.plans import DeviceGroup, SimulationRequest
 
 _EXAMPLE = "foundry simulate --model meta-llama/Llama-3.1-8B --devices h100_sxm:1x8 --concurrency 32 --ttft 500"
 
@@ -95,7 +95,7 @@ def simulate(
 def _shape(workload: str | None, asked: dict[str, Any], levels: dict[str, Any]) -> dict[str, Any]:
     """Workload and service levels: those of the named class, each overridden by what was given."""
     from foundry_sim.errors import SimulatorError
-    from foundry_sim.workloads import workload_class
+    from foundry_sim.facts.workloads import workload_class
 
     base: dict[str, Any] = {"input_tokens": 1024, "output_tokens": 256, "concurrency": 32}
     limits: dict[str, Any] = {"statistic": "mean"}
@@ -118,9 +118,9 @@ def _shape(workload: str | None, asked: dict[str, Any], levels: dict[str, Any]) 
 
 def _groups(devices: list[str]) -> list["DeviceGroup"]:
     """``h100_sxm:2x8@3.50``: device, nodes × devices per node, price in USD; the latter two have defaults."""
-    from foundry_sim.devices import device
     from foundry_sim.errors import SimulatorError
-    from foundry_sim.plans import DeviceGroup
+    from foundry_sim.facts.devices import device
+    from foundry_sim.search.plans import DeviceGroup
 
     found: list[DeviceGroup] = []
     for item in [part.strip() for text in devices for part in text.split(",") if part.strip()]:
@@ -167,7 +167,7 @@ def _model(model: str) -> str | dict[str, Any]:
 
 
 def _request(fields: dict[str, Any]) -> "SimulationRequest":
-    from foundry_sim.plans import SimulationRequest
+    from foundry_sim.search.plans import SimulationRequest
     from pydantic import ValidationError
 
     try:
@@ -180,7 +180,7 @@ def _request(fields: dict[str, Any]) -> "SimulationRequest":
 
 def _offline(request: "SimulationRequest", as_json: bool) -> None:
     from foundry_sim.errors import SimulatorError
-    from foundry_sim.search import simulate as search
+    from foundry_sim.search.search import simulate as search
 
     try:
         result = search(request)

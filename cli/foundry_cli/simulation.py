@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from foundry_cli.output import WIDTH, console, show_table
 
 if TYPE_CHECKING:
-    from foundry_sim.plans import Plan, Predicted, SimulationRequest, SimulationResult, Spread
+    from foundry_sim.search.plans import Plan, Predicted, SimulationRequest, SimulationResult, Spread
 
 _PLOT_HEIGHT = 16
 _MARKERS = ("●", "▲", "■", "◆", "✚", "✖", "★", "◉")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from foundry_sim import devices
+from foundry_sim.facts import devices
 from kubernetes.utils.quantity import parse_quantity
 
 from functions.cluster.schemas import DeviceGroup, Node

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from foundry_core.errors import Invalid
 from foundry_core.money import ratio
 from foundry_core.sizes import check_storable
-from foundry_sim import architecture as architectures
-from foundry_sim import devices, launch
-from foundry_sim.devices import Device
 from foundry_sim.errors import SimulatorError
-from foundry_sim.memory import EngineLimits, MemoryBudget, budget
-from foundry_sim.parallel import Span, layouts
-from foundry_sim.plans import Plan, PlanMemory
-from foundry_sim.precision import Precision
-from foundry_sim.weights import Layout
+from foundry_sim.facts import architecture as architectures
+from foundry_sim.facts import devices
+from foundry_sim.facts.devices import Device
+from foundry_sim.facts.memory import EngineLimits, MemoryBudget, budget
+from foundry_sim.facts.parallel import Span, layouts
+from foundry_sim.facts.precision import Precision
+from foundry_sim.facts.weights import Layout
+from foundry_sim.search import launch
+from foundry_sim.search.plans import Plan, PlanMemory
 
 from functions.cluster.errors import InsufficientCapacity
 from functions.cluster.manifests import PORT

@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from foundry_core.runs import Run, RunError
-from foundry_sim.plans import Plan
+from foundry_sim.search.plans import Plan
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]

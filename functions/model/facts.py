@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-import foundry_sim.architecture as sim
-from foundry_sim.memory import checkpoint_bytes, kv_bytes_per_token
-from foundry_sim.precision import Precision
+import foundry_sim.facts.architecture as sim
+from foundry_sim.facts.memory import checkpoint_bytes, kv_bytes_per_token
+from foundry_sim.facts.precision import Precision
 
 from functions.model.schemas import Architecture, Facts
 

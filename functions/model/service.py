@@ -3,13 +3,13 @@
 from functools import cache
 from typing import Any
 
-import foundry_sim.architecture as sim
+import foundry_sim.facts.architecture as sim
 from foundry_core.clock import now_ms
 from foundry_core.errors import Invalid
 from foundry_core.events import new_event
 from foundry_core.ids import new_id
 from foundry_core.sizes import check_storable
-from foundry_sim.architectures.catalogue import config_of
+from foundry_sim.facts.architectures.catalogue import config_of
 
 from functions.model import store
 from functions.model.facts import facts_of

@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from foundry_core.runs import Run, RunError
-from foundry_sim.plans import (
+from foundry_sim.search.plans import (
     BlockedConfiguration,
     Confidence,
     HardwareSuggestion,

@@ -10,14 +10,14 @@ from foundry_core.events import Event, new_event
 from foundry_core.ids import new_id
 from foundry_core.runs import Run, RunStatus
 from foundry_core.sizes import check_storable
-from foundry_sim import devices
-from foundry_sim.architecture import Architecture, ArchitectureError, from_config
-from foundry_sim.architectures.catalogue import config_of
 from foundry_sim.errors import SimulatorError
-from foundry_sim.launch import ENGINES
-from foundry_sim.plans import DeviceGroup as SimGroup
-from foundry_sim.plans import Plan, SimulationRequest, SimulationResult
-from foundry_sim.search import check, simulate
+from foundry_sim.facts import devices
+from foundry_sim.facts.architecture import Architecture, ArchitectureError, from_config
+from foundry_sim.facts.architectures.catalogue import config_of
+from foundry_sim.search.launch import ENGINES
+from foundry_sim.search.plans import DeviceGroup as SimGroup
+from foundry_sim.search.plans import Plan, SimulationRequest, SimulationResult
+from foundry_sim.search.search import check, simulate
 from pydantic import ValidationError
 
 from functions.sim import store

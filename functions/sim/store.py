@@ -9,7 +9,7 @@ from typing import Any
 from foundry_core.errors import Conflict, NotFound
 from foundry_core.events import Event, OutboxFields, outbox_keys
 from foundry_core.table import Item, conflicts, meta, page, write
-from foundry_sim.plans import Plan
+from foundry_sim.search.plans import Plan
 from pynamodb.attributes import JSONAttribute
 
 from functions.sim.schemas import Outcome, Simulation, SimulationCreate

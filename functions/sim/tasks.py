@@ -1,7 +1,7 @@
 """Steps of the flow ``simulate``. What is large stays in the table; plans pass through the flow, at most 20."""
 
 from foundry_core.tasks import Output, TaskContext, Tasks
-from foundry_sim.plans import Plan, SimulationResult
+from foundry_sim.search.plans import Plan, SimulationResult
 
 from functions.sim import service, store
 from functions.sim.schemas import Outcome

@@ -30,9 +30,9 @@ def test_a_domain_is_bundled_under_the_path_of_its_handlers(tmp_path: Path) -> N
 def test_layer_of_facts_is_importable_source_with_byte_code(tmp_path: Path) -> None:
     fill_layer(LAYERS["sim"], tmp_path)
     target = tmp_path / "python" / "foundry_sim"
-    assert (target / "devices.py").is_file() and (target / "data" / "devices.json").is_file()
+    assert (target / "facts" / "devices.py").is_file() and (target / "data" / "devices.json").is_file()
     assert not [path for path in target.rglob("*") if path.name.startswith(".")]
-    assert_unchecked(target / "devices.py", "/opt/python/foundry_sim/devices.py")
+    assert_unchecked(target / "predict.py", "/opt/python/foundry_sim/predict.py")
 
 
 def assert_unchecked(source: Path, seen_as: str) -> None:

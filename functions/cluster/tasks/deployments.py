@@ -3,7 +3,7 @@
 from foundry_core.clock import now_ms
 from foundry_core.errors import TransientError
 from foundry_core.tasks import Output, TaskContext, waiting
-from foundry_sim.architecture import from_config
+from foundry_sim.facts.architecture import from_config
 
 from functions.cluster import engine, manifests, pods
 from functions.cluster.errors import EngineFailed, InsufficientCapacity

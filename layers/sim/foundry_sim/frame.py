@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foundry_sim.features import Context, context
-from foundry_sim.memory import EngineLimits, MemoryBudget, budget
-from foundry_sim.physics import Shape
+from foundry_sim.facts.memory import EngineLimits, MemoryBudget, budget
+from foundry_sim.facts.versions import software_days
+from foundry_sim.learned.features import Context, context
+from foundry_sim.physics.steady import KINDS, Traffic
+from foundry_sim.physics.step import Shape
+from foundry_sim.physics.terms import Array, Terms, stack, take, terms
 from foundry_sim.requests import Case
-from foundry_sim.steady import KINDS, Traffic
-from foundry_sim.terms import Array, Terms, stack, take, terms
-from foundry_sim.versions import software_days
 
 # What engines run with when nobody says otherwise: vLLM's server default, SGLang's limit by memory, TensorRT-LLM's.
 DEFAULT_SEQUENCES = {"vllm": 1024, "trtllm": 2048, "sglang": 2048}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.steady import OFFLINE, STATIC, Steady, Traffic
-from foundry_sim.terms import Array
+from foundry_sim.physics.steady import OFFLINE, STATIC, Steady, Traffic
+from foundry_sim.physics.terms import Array
 
 
 @dataclass(frozen=True, slots=True)

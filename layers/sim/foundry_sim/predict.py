@@ -11,21 +11,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from foundry_sim.architecture import Architecture
-from foundry_sim.devices import Device
 from foundry_sim.errors import SimulatorError
-from foundry_sim.features import Facts, facts
+from foundry_sim.facts.architecture import Architecture
+from foundry_sim.facts.devices import Device
+from foundry_sim.facts.memory import MemoryBudget
+from foundry_sim.facts.precision import Precision
+from foundry_sim.facts.versions import days as calendar_days
+from foundry_sim.facts.versions import software_days
 from foundry_sim.frame import DEFAULT_CHUNK, DEFAULT_SEQUENCES, Frame, budget_of, frame, max_sequences, reserved_share
-from foundry_sim.memory import MemoryBudget
+from foundry_sim.learned.features import Facts, facts
+from foundry_sim.learned.regressor import correction
 from foundry_sim.outcome import Outcome, Spreads, outcome
-from foundry_sim.physics import Shape
-from foundry_sim.precision import Precision
-from foundry_sim.regressor import correction
+from foundry_sim.physics.steady import KINDS, Traffic, steady
+from foundry_sim.physics.step import Shape
+from foundry_sim.physics.terms import Array, Terms, stack, terms
 from foundry_sim.requests import Case, Load, PredictionRequest, case, engine_name
-from foundry_sim.steady import KINDS, Traffic, steady
-from foundry_sim.terms import Array, Terms, stack, terms
-from foundry_sim.versions import days as calendar_days
-from foundry_sim.versions import software_days
 
 __all__ = [
     "ArrayPrediction",

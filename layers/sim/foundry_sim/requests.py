@@ -6,10 +6,10 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Literal
 
-from foundry_sim.architecture import Architecture, resolve
-from foundry_sim.devices import Device, device
 from foundry_sim.errors import ConfigurationError
-from foundry_sim.precision import Precision, canonical
+from foundry_sim.facts.architecture import Architecture, resolve
+from foundry_sim.facts.devices import Device, device
+from foundry_sim.facts.precision import Precision, canonical
 
 Kind = Literal["closed", "open", "offline", "static"]
 _LARGEST = {"tp": 512, "pp": 64, "ep": 512, "dp": 512}

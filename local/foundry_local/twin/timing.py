@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from foundry_sim.architecture import Architecture, resolve
-from foundry_sim.devices import Device
-from foundry_sim.devices import device as find_device
 from foundry_sim.errors import SimulatorError
-from foundry_sim.memory import EngineLimits, MemoryBudget, budget
-from foundry_sim.physics import Setup, StepModel
-from foundry_sim.precision import Precision
+from foundry_sim.facts.architecture import Architecture, resolve
+from foundry_sim.facts.devices import Device
+from foundry_sim.facts.devices import device as find_device
+from foundry_sim.facts.memory import EngineLimits, MemoryBudget, budget
+from foundry_sim.facts.precision import Precision
+from foundry_sim.physics.step import Setup, StepModel
 
 from foundry_local.twin.options import EngineOptions
 
@@ -55,7 +55,7 @@ def model_for(options: EngineOptions, device_name: str, architecture: str | Mapp
     """What an engine with these options on such a device would be.
 
     Args:
-        device_name: a name or alias that `foundry_sim.devices` knows, such as the `nvidia.com/gpu.product` label.
+        device_name: a name or alias that `foundry_sim.facts.devices` knows, such as the `nvidia.com/gpu.product` label.
         architecture: a config.json object or a bundled name; None resolves `options.model`.
     Raises:
         StartupError: unknown device or architecture, or it does not fit.

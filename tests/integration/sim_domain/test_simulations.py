@@ -93,8 +93,8 @@ def test_a_model_that_disappeared_meanwhile_fails_the_run(
     call: Call, drive: Drive, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accepted = call("POST", SIMULATIONS, {**body, "model": "meta-llama/Llama-3.1-8B-Instruct"}).ok(202)
-    monkeypatch.setattr("foundry_sim.architectures.catalogue._index", dict)
-    monkeypatch.setattr("foundry_sim.architectures.catalogue._aliases", dict, raising=False)
+    monkeypatch.setattr("foundry_sim.facts.architectures.catalogue._index", dict)
+    monkeypatch.setattr("foundry_sim.facts.architectures.catalogue._aliases", dict, raising=False)
     run = drive(accepted["run"]["id"])
     assert run.status == "failed" and run.error.code == "model_not_found"
     found = call("GET", f"{SIMULATIONS}/{accepted['simulation']['id']}").ok()

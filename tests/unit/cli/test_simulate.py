@@ -44,7 +44,7 @@ def test_a_workload_class_and_own_prices() -> None:
 
 
 def test_a_config_file(tmp_path: Path) -> None:
-    from foundry_sim.architectures.catalogue import config_of
+    from foundry_sim.facts.architectures.catalogue import config_of
 
     (tmp_path / "config.json").write_text(json.dumps(config_of("Qwen/Qwen3-0.6B")))
     shown = run("simulate", "--model", str(tmp_path), "--devices", "l4:1x1", "--json")

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from foundry_sim.learned.regressor import HEADS
+from foundry_sim.learned.regressor import load as load_regressor
 from foundry_sim.predict import predict
-from foundry_sim.regressor import HEADS
-from foundry_sim.regressor import load as load_regressor
 from foundry_sim.requests import parse
 from foundry_sim.train import heldout
 from foundry_sim.train.dataset import load

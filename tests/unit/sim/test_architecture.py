@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from foundry_sim.architecture import ArchitectureError, from_config, names, resolve
-from foundry_sim.architectures.catalogue import config_of
+from foundry_sim.facts.architecture import ArchitectureError, from_config, names, resolve
+from foundry_sim.facts.architectures.catalogue import config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,9 +1,9 @@
 """Devices and number formats: physical facts that must hold for every entry."""
 
 import pytest
-from foundry_sim.devices import DeviceError, device, find, names, prices_as_of
 from foundry_sim.errors import PrecisionError
-from foundry_sim.precision import Precision, bytes_of, cache_bytes_of, canonical
+from foundry_sim.facts.devices import DeviceError, device, find, names, prices_as_of
+from foundry_sim.facts.precision import Precision, bytes_of, cache_bytes_of, canonical
 
 REQUIRED = ["h100_sxm", "h100_pcie", "h200_sxm", "gh200", "b200_sxm", "b300_sxm", "gb200", "gb300", "a100_sxm",
             "a100_sxm_40gb", "a10", "l4", "l40s", "rtx_pro_6000", "t4", "v100", "mi250", "mi300x", "mi325x", "mi355x",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foundry_sim.learned.regressor import HEADS, MODELS
+from foundry_sim.learned.regressor import load as load_regressor
 from foundry_sim.predict import predict
 from foundry_sim.predict_io import predict_lines
-from foundry_sim.regressor import HEADS, MODELS
-from foundry_sim.regressor import load as load_regressor
 from foundry_sim.requests import parse
 from foundry_sim.train import heldout
 from foundry_sim.train.dataset import load

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from foundry_sim.genetic import Genomes, Problem, Scores, crowding, enumerate_all, evolve, fronts
+from foundry_sim.search.genetic import Genomes, Problem, Scores, crowding, enumerate_all, evolve, fronts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from foundry_sim.architecture import resolve
-from foundry_sim.devices import device
 from foundry_sim.errors import ConfigurationError
-from foundry_sim.memory import EngineLimits, activation_bytes, budget, checkpoint_bytes, kv_bytes_per_token
-from foundry_sim.precision import Precision
-from foundry_sim.weights import Layout, stages
+from foundry_sim.facts.architecture import resolve
+from foundry_sim.facts.devices import device
+from foundry_sim.facts.memory import EngineLimits, activation_bytes, budget, checkpoint_bytes, kv_bytes_per_token
+from foundry_sim.facts.precision import Precision
+from foundry_sim.facts.weights import Layout, stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

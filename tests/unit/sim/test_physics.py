@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from foundry_sim.architecture import from_config
-from foundry_sim.devices import device
-from foundry_sim.physics import Setup, StepModel, distinct_experts, smooth_max
-from foundry_sim.precision import Precision, bytes_of
+from foundry_sim.facts.architecture import from_config
+from foundry_sim.facts.devices import device
+from foundry_sim.facts.precision import Precision, bytes_of
+from foundry_sim.physics.step import Setup, StepModel, distinct_experts, smooth_max
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from foundry_cli.sim import sim_app
-from foundry_sim.architecture import resolve
-from foundry_sim.devices import device
 from foundry_sim.errors import SimulatorError
-from foundry_sim.precision import Precision
+from foundry_sim.facts.architecture import resolve
+from foundry_sim.facts.devices import device
+from foundry_sim.facts.precision import Precision
 from foundry_sim.predict import Load, PredictionRequest, predict, predict_arrays
 from foundry_sim.predict_io import predict_lines
 from foundry_sim.requests import parse, undouble

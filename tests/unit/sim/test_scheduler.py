@@ -1,11 +1,11 @@
 """The event model: nothing lost, limits kept, and the closed form recovered where it must agree."""
 
 import pytest
-from foundry_sim.architecture import resolve
-from foundry_sim.devices import device
-from foundry_sim.physics import Setup, StepModel
-from foundry_sim.precision import Precision
-from foundry_sim.scheduler import Limits, Scheduler, StepTable, Workload, simulate
+from foundry_sim.facts.architecture import resolve
+from foundry_sim.facts.devices import device
+from foundry_sim.facts.precision import Precision
+from foundry_sim.physics.scheduler import Limits, Scheduler, StepTable, Workload, simulate
+from foundry_sim.physics.step import Setup, StepModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,13 +5,15 @@ import math
 from typing import Any
 
 import pytest
-from foundry_sim.architecture import resolve
-from foundry_sim.devices import device
 from foundry_sim.errors import SimulatorError
-from foundry_sim.fleet import Slot, fleet_problem
-from foundry_sim.genetic import enumerate_all, evolve
-from foundry_sim.parallel import Span, layouts, replicas_that_fit, tp_divides
-from foundry_sim.plans import (
+from foundry_sim.facts.architecture import resolve
+from foundry_sim.facts.devices import device
+from foundry_sim.facts.parallel import Span, layouts, replicas_that_fit, tp_divides
+from foundry_sim.facts.precision import Precision
+from foundry_sim.facts.workloads import CLASSES
+from foundry_sim.search.fleet import Slot, fleet_problem
+from foundry_sim.search.genetic import enumerate_all, evolve
+from foundry_sim.search.plans import (
     BlockedConfiguration,
     DeviceGroup,
     LoraSettings,
@@ -21,10 +23,8 @@ from foundry_sim.plans import (
     SimulationResult,
     Workload,
 )
-from foundry_sim.precision import Precision
-from foundry_sim.queries import node_configurations, recommend
-from foundry_sim.search import simulate
-from foundry_sim.workloads import CLASSES
+from foundry_sim.search.queries import node_configurations, recommend
+from foundry_sim.search.search import simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -267,7 +267,7 @@ def test_fleets_carry_what_no_group_can() -> None:
 
 
 def test_real_fleets_match_the_exact_optimum() -> None:
-    from foundry_sim.capacity import options
+    from foundry_sim.search.capacity import options
 
     request = ask(workload=Workload(input_tokens=1024, output_tokens=256, concurrency=1000))
     found = options(request, resolve(request.model))
@@ -341,8 +341,8 @@ def test_prefill_and_decode_apart() -> None:
 def test_splitting_conserves_users() -> None:
     """Little's law: requests in the system are the users."""
     import numpy as np
-    from foundry_sim.candidates import blocks
-    from foundry_sim.disaggregated import stagewise, steady
+    from foundry_sim.search.candidates import blocks
+    from foundry_sim.search.disaggregated import stagewise, steady
 
     request = ask(device_groups=[H100], workload=Workload(input_tokens=2048, output_tokens=256, concurrency=96))
     architecture = resolve(request.model)

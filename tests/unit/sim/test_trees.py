@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from foundry_sim.trees import complete
+from foundry_sim.learned.trees import complete
 
 xgb = pytest.importorskip("xgboost")
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.architecture import from_config, resolve
 from foundry_sim.errors import ArchitectureError
+from foundry_sim.facts.architecture import from_config, resolve
 from foundry_sim.frame import Frame, frame
+from foundry_sim.physics.steady import Steady
+from foundry_sim.physics.terms import Array
 from foundry_sim.requests import Case, Load, PredictionRequest, case
-from foundry_sim.steady import Steady
-from foundry_sim.terms import Array
 from foundry_sim.train.measurement import Measurement, read
 
 DATA = Path(__file__).parent.parent / "data"

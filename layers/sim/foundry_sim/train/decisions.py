@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from foundry_sim.terms import Array
+from foundry_sim.physics.terms import Array
 from foundry_sim.train.measurement import Measurement
 
 _TPOT_MS = (10.0, 15.0, 20.0, 30.0, 50.0)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.regressor import HEADS, MODELS, Head, save
-from foundry_sim.terms import Array
+from foundry_sim.learned.regressor import HEADS, MODELS, Head, save
+from foundry_sim.physics.terms import Array
 from foundry_sim.train import heldout
 from foundry_sim.train.dataset import curve_weight, load
 from foundry_sim.train.fit_physics import PhysicsFit

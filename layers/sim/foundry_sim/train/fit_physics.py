@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.efficiency import Efficiency, combine, family, layers, years_old
-from foundry_sim.physics import Shape
-from foundry_sim.steady import Traffic, steady
-from foundry_sim.terms import Array, Terms, efficiency_terms, take
+from foundry_sim.physics.efficiency import Efficiency, combine, family, layers, years_old
+from foundry_sim.physics.steady import Traffic, steady
+from foundry_sim.physics.step import Shape
+from foundry_sim.physics.terms import Array, Terms, efficiency_terms, take
 from foundry_sim.train.dataset import DATA, HEADS, Dataset, curve_weight, model_value, timed_whole
 from foundry_sim.train.operators import prior
 

@@ -7,13 +7,13 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from foundry_sim.features import matrix
-from foundry_sim.regressor import HEADS, LIMIT, Head, Regressor, signature
-from foundry_sim.steady import Steady, steady
-from foundry_sim.terms import Array, Terms
+from foundry_sim.learned.features import matrix
+from foundry_sim.learned.regressor import HEADS, LIMIT, Head, Regressor, signature
+from foundry_sim.learned.trees import Forest, complete
+from foundry_sim.physics.steady import Steady, steady
+from foundry_sim.physics.terms import Array, Terms
 from foundry_sim.train.dataset import Dataset, curve_weight, model_value, timed_whole
 from foundry_sim.train.fit_physics import apply
-from foundry_sim.trees import Forest, complete
 
 DEPTH, ROUNDS = 5, 80
 # A percentage error weighs a prediction twice the truth as 100 % and half of it as 50 %, so that the best guess lies

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.regressor import HEADS
-from foundry_sim.terms import Array
+from foundry_sim.learned.regressor import HEADS
+from foundry_sim.physics.terms import Array
 from foundry_sim.train.dataset import DATA, Dataset
 from foundry_sim.train.fit_physics import PhysicsFit
 from foundry_sim.train.fit_residual import Prepared, mean_forest

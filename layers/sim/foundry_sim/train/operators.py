@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from foundry_sim.devices import Device, device
-from foundry_sim.efficiency import Efficiency
+from foundry_sim.facts.devices import Device, device
+from foundry_sim.physics.efficiency import Efficiency
 
 # Their dtype → (ours, bytes per weight). Block-scaled FP8 of engines without a tuned kernel is left out.
 _FORMATS = {"bfloat16": ("bf16", 2.0), "fp8": ("fp8", 1.0), "nvfp4": ("nvfp4", 0.5625)}

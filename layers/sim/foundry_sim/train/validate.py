@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.regressor import HEADS, Regressor
-from foundry_sim.regressor import load as load_regressor
-from foundry_sim.terms import Array
+from foundry_sim.learned.regressor import HEADS, Regressor
+from foundry_sim.learned.regressor import load as load_regressor
+from foundry_sim.physics.terms import Array
 from foundry_sim.train import heldout
 from foundry_sim.train.dataset import Dataset, fully_known, load
 from foundry_sim.train.decisions import decide

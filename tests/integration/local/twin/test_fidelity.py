@@ -10,7 +10,7 @@ from foundry_local.twin.batching import Batcher, Sequence
 from foundry_local.twin.clock import VirtualClock
 from foundry_local.twin.engine import TwinEngine
 from foundry_local.twin.timing import EngineModel
-from foundry_sim.architecture import names
+from foundry_sim.facts.architecture import names
 
 PROMPT, OUTPUT, USERS, ROUNDS = 1024, 256, 64, 3
 

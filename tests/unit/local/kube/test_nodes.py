@@ -7,7 +7,7 @@ from foundry_local.kube.nodes import A100, H100, L40S, R760XA, demo_nodes, node
 from foundry_local.kube.resources import NODES
 from foundry_local.kube.types import labels_of, name_of
 from foundry_local.kube.validation import validate
-from foundry_sim.devices import device
+from foundry_sim.facts.devices import device
 
 
 def test_the_demonstration_cluster() -> None:

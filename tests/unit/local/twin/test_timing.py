@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from foundry_local.twin import EngineModel, StartupError, model_for, parse_options
-from foundry_sim.architecture import from_config
-from foundry_sim.devices import device
-from foundry_sim.physics import Setup, StepModel
+from foundry_sim.facts.architecture import from_config
+from foundry_sim.facts.devices import device
+from foundry_sim.physics.step import Setup, StepModel
 
 LLAMA_8B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,

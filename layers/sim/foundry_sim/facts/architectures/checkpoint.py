@@ -1,0 +1,92 @@
+"""The precision a checkpoint ships in, from ``quantization_config`` and ``torch_dtype``."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from foundry_sim.errors import PrecisionError
+from foundry_sim.facts.architectures.reader import Reader
+from foundry_sim.facts.precision import Precision, canonical
+
+# Ignore entries that name a whole attention module or its large projections (not its indexer or norms), and those that
+# name shared experts or the plain MLP.
+_ATTENTION = re.compile(r"(attn|attention)(\.?\*|\.?\*\$|\$|)$|attn\.(q_proj|q_b_proj|qkv_proj|kv_b_proj|o_proj|wq_b)")
+_DENSE = re.compile(r"shared_expert|mlp\.(gate_proj|up_proj|down_proj|gate_up_proj)|\(gate\|up")
+
+
+def precision(top: Reader, text: Reader) -> Precision:
+    """Formats as shipped: 16-bit where nothing says otherwise."""
+    base = _base(top, text)
+    section = top.section("quantization_config") or text.section("quantization_config")
+    if not section:
+        return Precision(base, base, base)
+    quant = Reader(section, where="quantization_config.")
+    weights, activations = _formats(quant, section, base)
+    ignored = [
+        str(item) for item in quant.items("ignore", "modules_to_not_convert", "exclude_modules", "ignored_layers")
+    ]
+    experts = weights if text.text("expert_dtype") not in {"fp4", "mxfp4"} else "mxfp4"
+    attention = base if _excludes(ignored, _ATTENTION) else weights
+    dense = base if _excludes(ignored, _DENSE) or (weights == "mxfp4" and attention == base) else weights
+    return Precision(dense, activations, _cache(quant, base), experts, attention)
+
+
+def _base(top: Reader, text: Reader) -> str:
+    name = text.text("dtype", "torch_dtype", default=top.text("dtype", "torch_dtype", default="bfloat16"))
+    try:
+        found = canonical(name)
+    except PrecisionError:
+        return "bf16"
+    return "bf16" if found == "fp32" else found  # engines load fp32 checkpoints in 16 bit
+
+
+def _formats(quant: Reader, section: Mapping[str, Any], base: str) -> tuple[str, str]:
+    """Weight and activation formats of the quantised matrices."""
+    method = quant.text("quant_method").lower()
+    algorithm = quant.text("quant_algo").lower()
+    if "nvfp4" in algorithm or "fp4" in algorithm:
+        return "nvfp4", base if "a16" in algorithm else "nvfp4"
+    if method in {"fp8", "fbgemm_fp8"} or "fp8" in algorithm:
+        return "fp8", "fp8"
+    if method == "mxfp4":
+        return "mxfp4", base
+    groups = quant.section("config_groups")
+    if groups:
+        return _compressed_tensors(groups, base)
+    if quant.flag("load_in_4bit"):
+        return "nf4", base
+    if quant.flag("load_in_8bit"):
+        return "int8", "int8"
+    bits = quant.number("bits", "w_bit", "num_bits", default=4 if method in {"awq", "gptq"} else 16, high=32)
+    return {2: "int2", 3: "int3", 4: "int4", 8: "int8"}.get(bits, base), base
+
+
+def _compressed_tensors(groups: Mapping[str, Any], base: str) -> tuple[str, str]:
+    """The first group's scheme; groups beyond it differ in layers, not in format, in published checkpoints."""
+    first = next((group for group in groups.values() if isinstance(group, Mapping)), {})
+    weights = _scheme(first.get("weights"), base)
+    return weights, _scheme(first.get("input_activations"), base)
+
+
+def _scheme(scheme: Any, base: str) -> str:
+    if not isinstance(scheme, Mapping):
+        return base
+    bits, kind, group = scheme.get("num_bits"), scheme.get("type"), scheme.get("group_size")
+    if bits == 8:
+        return "fp8" if kind == "float" else "int8"
+    if bits == 4:
+        return ("nvfp4" if group == 16 else "mxfp4") if kind == "float" else "int4"
+    return base
+
+
+def _cache(quant: Reader, base: str) -> str:
+    name = quant.raw("kv_cache_quant_algo", "kv_cache_scheme")
+    if isinstance(name, Mapping):
+        return _scheme(name, base)
+    return "fp8" if isinstance(name, str) and "fp8" in name.lower() else base
+
+
+def _excludes(ignored: list[str], pattern: re.Pattern[str]) -> bool:
+    """Whether the ignore list names these matrices everywhere: by a wildcard, or layer after layer."""
+    hits = [item for item in ignored if pattern.search(item)]
+    return len(hits) > 8 or any("*" in item for item in hits)

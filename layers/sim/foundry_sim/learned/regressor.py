@@ -1,0 +1,126 @@
+"""The learned correction of the closed form, its 90 % interval, and how far either can be trusted.
+
+Per head (tpot, ttft, offline rate) one forest predicts log(measured / closed form) and a second one the scale of what
+is left. Outside the measured domain (an architecture, device or engine that no measurement has) the correction is
+shrunk towards the physics and the interval widened, by amounts that validation on left-out models and devices gave.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundry_sim.learned.features import Context, matrix
+from foundry_sim.learned.trees import Forest
+from foundry_sim.outcome import Correction
+from foundry_sim.physics.steady import OFFLINE, Steady, Traffic
+from foundry_sim.physics.step import Shape
+from foundry_sim.physics.terms import Array, Terms
+
+HEADS = ("tpot", "ttft", "rate")
+MODELS = Path(__file__).parents[1] / "data" / "models"
+# Half-widths (log) of the 90 % interval of the plain closed form, from validation on left-out models.
+HEURISTIC_WIDTH = {"tpot": 0.55, "ttft": 1.2, "rate": 0.45}
+LIMIT = 1.5  # no correction passes a factor of e^1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """`trust` and `stretch` are indexed by novelty: how many of architecture, device and engine are unmeasured."""
+
+    mean: Forest
+    scale: Forest
+    trust: NDArray[np.float64]
+    stretch: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Regressor:
+    heads: dict[str, Head]
+    architectures: frozenset[float]
+    devices: frozenset[float]
+    engines: frozenset[float]
+
+
+def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, method: str) -> Correction:
+    """Factors and widths for every row; the heuristic method corrects nothing."""
+    one = np.ones_like(s.tpot_s)
+    learned = load() if method == "regressor" else None
+    if learned is None:
+        token, first, rate = (one * HEURISTIC_WIDTH[head] for head in HEADS)
+        return Correction(one, one, one, first, token, rate, in_domain=one > 0)
+    novelty = np.broadcast_to(_novelty(learned, t, known), one.shape)
+    columns = np.ascontiguousarray(matrix(t, shape, x, s, known).T)
+    found = {head: _apply(learned.heads[head], columns, novelty, x, head) for head in HEADS}
+    factors = {head: np.exp(value) for head, (value, _) in found.items()}
+    widths = {head: width for head, (_, width) in found.items()}
+    return Correction(
+        ttft=factors["ttft"],
+        tpot=factors["tpot"],
+        rate=factors["rate"],
+        ttft_width=widths["ttft"],
+        tpot_width=widths["tpot"],
+        rate_width=widths["rate"],
+        in_domain=novelty == 0,
+    )
+
+
+def _apply(
+    head: Head, columns: NDArray[np.float32], novelty: NDArray[np.intp], x: Traffic, name: str
+) -> tuple[Array, Array]:
+    """(log factor, half-width in log space); the rate head speaks only where everything is queued at once."""
+    if name == "rate" and not np.any(x.kind == OFFLINE):
+        return np.zeros(columns.shape[1]), np.full(columns.shape[1], HEURISTIC_WIDTH["rate"])
+    value = np.clip(head.mean.predict(columns), -LIMIT, LIMIT) * head.trust[novelty]
+    width = np.exp(np.clip(head.scale.predict(columns), -4.0, 1.0)) * head.stretch[novelty]
+    return value, np.clip(width, 0.02, 2.5)
+
+
+def signature(t: Terms) -> Array:
+    """A number that is the same for the same architecture and differs for others."""
+    return np.asarray(t.layers * 1e9 + t.hidden * 1e4 + t.experts * 10.0 + t.experts_per_token)
+
+
+def _novelty(learned: Regressor, t: Terms, known: Context) -> NDArray[np.intp]:
+    parts = (
+        (signature(t), learned.architectures),
+        (np.asarray(t.memory_bandwidth), learned.devices),
+        (np.asarray(known.engine), learned.engines),
+    )
+    unknown = [~np.isin(values, list(seen)) for values, seen in parts]
+    return np.asarray(np.sum(np.broadcast_arrays(*unknown), axis=0), np.intp)
+
+
+@cache
+def load(folder: Path = MODELS) -> Regressor | None:
+    """The shipped model, or None when the package holds none."""
+    path = folder / "residual.npz"
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        heads = {head: _head(stored, head) for head in HEADS}
+        seen = [frozenset(stored[n].tolist()) for n in ("architectures", "devices", "engines")]
+    return Regressor(heads, *seen)
+
+
+def _head(stored: Any, head: str) -> Head:
+    def forest(part: str) -> Forest:
+        feature, threshold, leaf = (stored[f"{head}_{part}_{a}"] for a in ("feature", "threshold", "leaf"))
+        return Forest(feature, threshold, leaf, float(stored[f"{head}_{part}_base"]))
+
+    return Head(forest("mean"), forest("scale"), stored[f"{head}_trust"], stored[f"{head}_stretch"])
+
+
+def save(regressor: Regressor, folder: Path) -> None:
+    arrays: dict[str, Any] = {}
+    for name, head in regressor.heads.items():
+        for part, forest in (("mean", head.mean), ("scale", head.scale)):
+            arrays |= {f"{name}_{part}_{a}": getattr(forest, a) for a in ("feature", "threshold", "leaf")}
+            arrays[f"{name}_{part}_base"] = np.float64(forest.base)
+        arrays |= {f"{name}_trust": head.trust, f"{name}_stretch": head.stretch}
+    for group in ("architectures", "devices", "engines"):
+        arrays[group] = np.array(sorted(getattr(regressor, group)), dtype=np.float64)
+    np.savez_compressed(folder / "residual.npz", **arrays)

@@ -1,0 +1,81 @@
+"""How much load one replica of a configuration carries while it keeps the service levels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from foundry_sim.facts.architecture import Architecture
+from foundry_sim.facts.parallel import replicas_that_fit
+from foundry_sim.facts.weights import Layout
+from foundry_sim.search.candidates import Block, Candidates, blocks, fitting, predicted_rows
+from foundry_sim.search.judge import judge
+from foundry_sim.search.plans import SimulationRequest, Workload
+
+_SHARES = 32
+_SCALE = 16
+_CHUNKS = (2048, 8192, 16384)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Option:
+    """A configuration with what one replica of it carries (users or requests/s), costs and takes to answer."""
+
+    block: Block
+    layout: Layout
+    capacity: float
+    most_replicas: int
+    cost_nanos_per_hour: int
+    e2e_ms: float
+
+
+def options(request: SimulationRequest, architecture: Architecture) -> dict[str, list[Option]]:
+    """Per device group, the configurations that carry anything within the service levels, engine settings varied."""
+    found: dict[str, list[Option]] = {group.name: [] for group in request.device_groups}
+    for block in _tuned(request, architecture):
+        found[block.group.name].extend(_carrying(request, architecture, block))
+    return found
+
+
+def _tuned(request: SimulationRequest, architecture: Architecture) -> Iterator[Block]:
+    for block in blocks(request, architecture):
+        for chunk in _CHUNKS:
+            yield replace(block, limits=replace(block.limits, chunk_tokens=chunk))
+
+
+def _carrying(request: SimulationRequest, architecture: Architecture, block: Block) -> list[Option]:
+    """The largest load of each layout at which every limit holds."""
+    kept, budgets = fitting(request, architecture, block)
+    if not kept:
+        return []
+    steps = loads(request.workload)
+    index = np.repeat(np.arange(len(kept)), len(steps))
+    load = np.tile(np.array(steps), len(kept))
+    predicted = predicted_rows(request, architecture, block, kept, budgets, index, load)
+    rows = Candidates(block, tuple(kept), tuple(budgets), index, np.ones(len(load), np.int64), load, predicted)
+    judged = judge(request, rows)
+    most = np.where(judged.feasible, load, 0.0).reshape(len(kept), len(steps))
+    return [
+        _option(block, layout, steps[step], float(judged.e2e_ms[place * len(steps) + step]))
+        for place, (layout, step) in enumerate(zip(kept, most.argmax(axis=1).tolist(), strict=True))
+        if most[place, step] > 0
+    ]
+
+
+def _option(block: Block, layout: Layout, load: float, e2e_ms: float) -> Option:
+    most = replicas_that_fit(block.span, layout.devices, layout.tp)
+    return Option(block, layout, load, most, layout.devices * block.price_nanos_per_hour, e2e_ms)
+
+
+def loads(workload: Workload) -> list[float]:
+    """Loads of one replica to try, rising: equal shares among up to _SHARES replicas, and a geometric scale."""
+    total = total_load(workload)
+    equal = total / np.arange(1, _SHARES + 1)
+    scale = np.geomspace(min(1.0, 0.01 * total), total, _SCALE)
+    if workload.concurrency:
+        equal, scale = np.ceil(equal), np.maximum(1.0, scale.round())
+    return [float(step) for step in np.unique(np.concatenate([equal, scale]))]
+
+
+def total_load(workload: Workload) -> float:
+    return float(workload.concurrency or workload.rate_per_s or 0.0)

@@ -1,0 +1,220 @@
+"""Prefill and decode on separate instances of one device group: decoding is never interrupted, prompts are never queued
+behind it, and each prompt's cache crosses the network once.
+
+Closed form (no measurement corrects it): a prefill instance serves prompts one after the other (M/D/1), decoders share
+the users evenly, and the steady state follows from Little's law. Hence the wide interval and ``in_domain`` False.
+Source of the shape: Splitwise (arXiv:2311.18677) and DistServe (arXiv:2401.09670).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from foundry_sim.facts.architecture import Architecture
+from foundry_sim.facts.memory import MemoryBudget, kv_bytes_per_token
+from foundry_sim.facts.parallel import replicas_that_fit
+from foundry_sim.facts.weights import Layout
+from foundry_sim.outcome import Outcome, Spreads
+from foundry_sim.physics.step import Setup, StepModel
+from foundry_sim.predict import ArrayPrediction
+from foundry_sim.search.assemble import plan
+from foundry_sim.search.candidates import Block, Candidates, Floats, blocks, cache_tokens, fitting
+from foundry_sim.search.genetic import Genomes, Problem, Scores, enumerate_all, evolve
+from foundry_sim.search.judge import judge
+from foundry_sim.search.plans import Fleet, FleetPart, SimulationRequest
+
+ENGINES = ("vllm", "sglang")  # servers that hand a cache over
+_INTERVAL = 1.6  # the mean lies within this factor
+_BUSY_MAX = 0.85  # of a prefill instance: beyond it the queue decides, not the prompt
+_BATCHES = np.unique(np.geomspace(1, 1024, 40).round())
+_ROUNDS = 120
+_LAYOUTS = 8
+_REPLICAS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Stagewise:
+    """Tables of one block, by layout: prompt time, token time over ``_BATCHES``, cache room, most replicas."""
+
+    block: Block
+    layouts: tuple[Layout, ...]
+    budgets: tuple[MemoryBudget, ...]
+    prompt_s: Floats
+    token_s: Floats
+    room: Floats
+    most: Floats
+    devices: Floats
+    transfer_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The steady state of each genome; ``excess`` sums what breaks a limit."""
+
+    ttft_s: Floats
+    token_s: Floats
+    e2e_s: Floats
+    rate: Floats
+    devices: Floats
+    excess: Floats
+
+
+def disaggregated(request: SimulationRequest, architecture: Architecture) -> list[Fleet]:
+    """The cheapest split deployment of each group and engine that meets the service levels."""
+    if architecture.task != "generate" or request.workload.output_tokens < 2 or request.mode == "shared":
+        return []
+    found = []
+    for block in blocks(request, architecture):
+        if block.engine in ENGINES and block.group.devices >= 2:
+            fleet = _best(request, architecture, block)
+            found += [fleet] if fleet else []
+    return sorted(found, key=lambda fleet: fleet.cost_nanos_per_hour)
+
+
+def _best(request: SimulationRequest, architecture: Architecture, block: Block) -> Fleet | None:
+    tables = stagewise(request, architecture, block)
+    if tables is None:
+        return None
+    count, most = len(tables.layouts), int(min(_REPLICAS, tables.most.max()))
+
+    def evaluate(genomes: Genomes) -> Scores:
+        state = steady(request, tables, genomes)
+        cost = state.devices * float(block.price_nanos_per_hour)
+        return Scores(np.stack([cost, state.e2e_s], axis=1), state.excess)
+
+    problem = Problem((count, most, count, most), evaluate)
+    answer = enumerate_all(problem) if count * count * most * most <= 50_000 else evolve(problem, seed=request.seed)
+    return _fleet(request, architecture, tables, answer.best()) if answer.feasible else None
+
+
+def stagewise(request: SimulationRequest, architecture: Architecture, block: Block) -> Stagewise | None:
+    """The block's tables over its smallest layouts without attention copies; None when nothing fits."""
+    kept, budgets = fitting(request, architecture, block)
+    pairs = [(layout, found) for layout, found in zip(kept, budgets, strict=True) if layout.dp == 1][:_LAYOUTS]
+    if not pairs:
+        return None
+    work = request.workload
+    models = [_model(architecture, block, layout) for layout, _ in pairs]
+    context = work.input_tokens + work.output_tokens / 2
+    cached = kv_bytes_per_token(architecture, block.variant.precision.kv) * work.input_tokens
+    return Stagewise(
+        block,
+        tuple(layout for layout, _ in pairs),
+        tuple(found for _, found in pairs),
+        np.array([float(model.prefill_ms(work.input_tokens)) / 1e3 for model in models]),
+        np.stack([model.decode_ms(_BATCHES, context) / 1e3 for model in models]),
+        np.array([cache_tokens(found, layout) / (context + 1) for layout, found in pairs]),
+        np.array([float(replicas_that_fit(block.span, layout.devices, layout.tp)) for layout, _ in pairs]),
+        np.array([float(layout.devices) for layout, _ in pairs]),
+        cached / block.device.network_bytes_per_s,
+    )
+
+
+def _model(architecture: Architecture, block: Block, layout: Layout) -> StepModel:
+    return StepModel(
+        Setup(
+            architecture, block.device, block.engine, None, None, block.variant.precision, layout.tp, layout.pp,
+            layout.ep, layout.dp, chunk_tokens=block.limits.chunk_tokens,
+        )
+    )  # fmt: skip
+
+
+def steady(request: SimulationRequest, tables: Stagewise, genomes: Genomes) -> State:
+    """Genome: prefill layout, its replicas − 1, decode layout, its replicas − 1."""
+    work, tail = request.workload, request.workload.output_tokens - 1
+    prompts, prefillers, tokens, decoders = genomes.T
+    servers, sinks = prefillers + 1.0, decoders + 1.0
+    prompt_s, room = tables.prompt_s[prompts], tables.room[tokens]
+    rate = np.full(len(genomes), work.rate_per_s or 1e-9)
+    ttft, token = prompt_s + tables.transfer_s, tables.token_s[tokens, 0]
+    for _ in range(_ROUNDS):
+        batch = np.clip(rate * tail * token / sinks, 1.0, np.minimum(room, _BATCHES[-1]))
+        token = 0.5 * token + 0.5 * _token_s(tables, tokens, batch)
+        busy = rate * prompt_s / servers
+        queue = np.minimum(busy, 0.98) / (2 * (1 - np.minimum(busy, 0.98))) * prompt_s
+        ttft = prompt_s + queue + tables.transfer_s
+        if work.concurrency:
+            rate = 0.8 * rate + 0.2 * work.concurrency / (ttft + tail * token)
+    e2e = ttft + tail * token
+    devices = tables.devices[prompts] * servers + tables.devices[tokens] * sinks
+    broken = (
+        np.maximum(0.0, rate * prompt_s / servers / _BUSY_MAX - 1.0)
+        + np.maximum(0.0, rate * tail * token / sinks / np.minimum(room, _BATCHES[-1]) - 1.0)
+        + np.maximum(0.0, devices / request_devices(tables) - 1.0)
+        + np.maximum(0.0, servers - tables.most[prompts])
+        + np.maximum(0.0, sinks - tables.most[tokens])
+    )
+    return State(ttft, token, e2e, rate, devices, broken + _late(request, ttft, token, e2e))
+
+
+def request_devices(tables: Stagewise) -> float:
+    return float(tables.block.group.devices)
+
+
+def _token_s(tables: Stagewise, layouts: np.ndarray, batch: Floats) -> Floats:
+    """Token time at any batch, between the tabulated ones."""
+    found = np.empty(len(batch))
+    for layout in range(len(tables.layouts)):
+        rows = layouts == layout
+        found[rows] = np.interp(batch[rows], _BATCHES, tables.token_s[layout])
+    return found
+
+
+def _late(request: SimulationRequest, ttft_s: Floats, token_s: Floats, e2e_s: Floats) -> Floats:
+    """Log excess over the limits at the bound that the request asks for."""
+    levels, factor = request.service_levels, _INTERVAL if request.confidence == "upper" else 1.0
+    pace = None if levels.tokens_per_second is None else 1e3 / levels.tokens_per_second
+    total = np.zeros_like(ttft_s)
+    for value, limit in ((ttft_s, levels.ttft_ms), (token_s, pace), (e2e_s, levels.e2e_ms)):
+        if limit is not None:
+            total += np.maximum(0.0, np.log(value * 1e3 * factor / limit))
+    return total
+
+
+def _fleet(request: SimulationRequest, architecture: Architecture, tables: Stagewise, genome: np.ndarray) -> Fleet:
+    state = steady(request, tables, genome[None, :])
+    load = float(request.workload.concurrency or request.workload.rate_per_s or 0.0)
+    parts = [
+        _part(request, architecture, tables, state, int(genome[0]), int(genome[1]) + 1, "prefill", load),
+        _part(request, architecture, tables, state, int(genome[2]), int(genome[3]) + 1, "decode", load),
+    ]
+    return Fleet(
+        parts=parts,
+        devices=sum(part.plan.devices for part in parts),
+        cost_nanos_per_hour=sum(part.plan.cost_nanos_per_hour for part in parts),
+        output_tokens_per_s=float(state.rate[0]) * request.workload.output_tokens,
+    )
+
+
+def _part(
+    request: SimulationRequest,
+    architecture: Architecture,
+    tables: Stagewise,
+    state: State,
+    place: int,
+    replicas: int,
+    role: str,
+    load: float,
+) -> FleetPart:
+    """One side of the split; its plan shows the times of the whole path."""
+    tokens = np.array([state.rate[0] * request.workload.output_tokens / replicas])
+    outcome = Outcome(
+        _spread(state.ttft_s), _spread(state.token_s), _spread(state.e2e_s),
+        tokens, tokens / _INTERVAL, tokens * _INTERVAL, np.zeros(1, bool),
+    )  # fmt: skip
+    rows = Candidates(
+        replace(tables.block, role=role),
+        (tables.layouts[place],),
+        (tables.budgets[place],),
+        np.zeros(1, np.intp),
+        np.array([replicas]),
+        np.array([load]),
+        ArrayPrediction(outcome, np.array([np.inf]), np.ones(1, bool)),
+    )
+    return FleetPart(plan=plan(request, architecture, rows, judge(request, rows), 0), load=load, role=role)
+
+
+def _spread(seconds: Floats) -> Spreads:
+    """All statistics alike: the closed form knows the mean only."""
+    value = seconds * 1e3
+    return Spreads(value, value, value, value, value / _INTERVAL, value * _INTERVAL)

@@ -1,0 +1,187 @@
+"""When nothing meets the service levels: what binds, how near this hardware comes, which hardware would do."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from foundry_sim.facts.architecture import Architecture
+from foundry_sim.facts.devices import device
+from foundry_sim.facts.memory import budget
+from foundry_sim.facts.parallel import layouts
+from foundry_sim.search.assemble import plan
+from foundry_sim.search.candidates import Block, blocks, max_model_len
+from foundry_sim.search.judge import CONSTRAINTS, Judged
+from foundry_sim.search.plans import (
+    DeviceGroup,
+    HardwareSuggestion,
+    Nearest,
+    Plan,
+    ServiceLevels,
+    SimulationRequest,
+    Spread,
+)
+from foundry_sim.search.search import Table, evaluate, ranking
+
+_LABELS = {
+    "ttft": "time to first token",
+    "tokens_per_second": "tokens per second per user",
+    "e2e": "end-to-end time",
+    "throughput": "the request rate",
+    "memory": "memory",
+}
+# What one would buy or rent today, a node at a time.
+_CATALOGUE = ("l40s", "rtx_pro_6000", "a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "mi300x",
+              "mi325x", "mi355x", "gaudi3")  # fmt: skip
+_SUGGESTIONS = 3
+
+
+def explain(request: SimulationRequest, architecture: Architecture, table: Table) -> dict[str, Any]:
+    """The fields of an infeasible result."""
+    row = int(ranking(table)[0])
+    rows, judged, place = table.where(row)
+    nearest = plan(request, architecture, rows, judged, place)
+    binding = CONSTRAINTS[int(np.argmax(judged.excess[place]))]
+    levels = reachable(request, judged, place)
+    # An overloaded queue has no meaningful latency: say what rate it could carry instead.
+    named = ["throughput"] if "throughput" in nearest.missed else nearest.missed
+    missed = ", ".join(_miss(request, name, judged, place) for name in named)
+    return {
+        "headline": f"No plan meets the service levels: {_LABELS[binding]} binds",
+        "binding_constraint": binding,
+        "explanation": f"The nearest plan ({nearest.device_group}, {nearest.engine}, TP{nearest.tp}, "
+        f"{nearest.replicas} replicas) misses {missed}.",
+        "nearest": Nearest(service_levels=levels, plan=nearest),
+        "hardware": suggestions(request, architecture),
+    }
+
+
+def _miss(request: SimulationRequest, name: str, judged: Judged, row: int) -> str:
+    levels = request.service_levels
+    if name == "ttft":
+        return f"TTFT {judged.ttft_ms[row]:,.0f} ms against {levels.ttft_ms:,.0f}"
+    if name == "tokens_per_second":
+        return f"{1000 / judged.tpot_ms[row]:,.1f} tokens/s per user against {levels.tokens_per_second:,.1f}"
+    if name == "e2e":
+        return f"E2E {judged.e2e_ms[row]:,.0f} ms against {levels.e2e_ms:,.0f}"
+    rate = request.workload.rate_per_s or 0.0
+    return f"the load: about {rate / math.exp(judged.excess[row][-1]):,.2f} of {rate:,.2f} requests/s can be carried"
+
+
+def reachable(request: SimulationRequest, judged: Judged, row: int) -> ServiceLevels:
+    """The requested levels, with the missed ones loosened until this row meets them (rounded outwards). When the
+    arriving rate is too high no level helps, and the requested ones come back."""
+    levels = request.service_levels
+    update: dict[str, float] = {}
+    if judged.excess[row][-1] > 0:
+        return levels
+    if levels.ttft_ms is not None and judged.ttft_ms[row] > levels.ttft_ms:
+        update["ttft_ms"] = _up(judged.ttft_ms[row])
+    if levels.e2e_ms is not None and judged.e2e_ms[row] > levels.e2e_ms:
+        update["e2e_ms"] = _up(judged.e2e_ms[row])
+    if levels.tokens_per_second is not None and judged.excess[row][1] > 0:
+        update["tokens_per_second"] = _down(1000.0 / judged.tpot_ms[row])
+    return levels.model_copy(update=update)
+
+
+def _up(value: float) -> float:
+    """Two significant digits, rounded up."""
+    scale = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(float(value) / scale) * scale
+
+
+def _down(value: float) -> float:
+    scale = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.floor(float(value) / scale) * scale
+
+
+def explain_memory(request: SimulationRequest, architecture: Architecture) -> dict[str, Any]:
+    """The fields of a result when no configuration holds the model and one request."""
+    reasons = [reason for block in blocks(request, architecture) if (reason := _shortage(request, architecture, block))]
+    engines = ", ".join(request.engines)
+    why = reasons[0] if reasons else f"none of {engines} runs this model on these devices"
+    return {
+        "headline": f"{architecture.name} does not fit on this hardware",
+        "binding_constraint": "memory",
+        "explanation": f"{why[0].upper()}{why[1:]}.",
+        "nearest": None,
+        "hardware": suggestions(request, architecture),
+    }
+
+
+def _shortage(request: SimulationRequest, architecture: Architecture, block: Block) -> str:
+    """Why even the widest layout of this block does not fit."""
+    found = layouts(architecture, block.span, block.variant.precision, block.engine)
+    if not found:
+        return f"{architecture.name} cannot be split over {block.group.name}'s devices"
+    widest = max(found, key=lambda layout: layout.devices)
+    answer = budget(
+        architecture, block.device, block.variant.precision, tp=widest.tp, pp=widest.pp, ep=widest.ep, dp=widest.dp,
+        limits=block.limits, context_tokens=max_model_len(request, architecture),
+    )  # fmt: skip
+    why = answer.reason or "every layout is blocked"
+    return f"on {block.group.name} with {widest.devices} devices, {why}"
+
+
+def suggestions(request: SimulationRequest, architecture: Architecture) -> list[HardwareSuggestion]:
+    """The cheapest of the catalogue that would meet the request: one node of each type, then two and four."""
+    present = {device(group.device).name for group in request.device_groups}
+    found: list[HardwareSuggestion] = []
+    for nodes in (1, 2, 4):
+        groups = [_group(name, nodes) for name in _CATALOGUE if nodes > 1 or name not in present]
+        found = _meeting(request, architecture, groups)
+        if found:
+            break
+    return found[:_SUGGESTIONS]
+
+
+def _group(name: str, nodes: int) -> DeviceGroup:
+    return DeviceGroup(name=name, device=name, nodes=nodes, devices_per_node=device(name).devices_per_node)
+
+
+def _meeting(
+    request: SimulationRequest, architecture: Architecture, groups: list[DeviceGroup]
+) -> list[HardwareSuggestion]:
+    # One engine is enough to say whether hardware would do; vLLM runs on all of it.
+    engines = ["vllm"] if "vllm" in request.engines else request.engines[:1]
+    update = {"device_groups": groups, "mode": "dedicated", "replicas": None, "engines": engines}
+    wider = request.model_copy(update=update)
+    table = evaluate(wider, architecture)
+    if not table.parts:
+        return []
+    best: dict[str, HardwareSuggestion] = {}
+    for row in ranking(table).tolist():
+        rows, judged, place = table.where(row)
+        group = rows.block.group
+        if not judged.feasible[place]:
+            break
+        if group.name not in best:
+            found = plan(wider, architecture, rows, judged, place)
+            best[group.name] = HardwareSuggestion(
+                device=group.device, nodes=group.nodes, devices_per_node=group.devices_per_node, plan=found
+            )
+    return list(best.values())
+
+
+def binding_when_met(request: SimulationRequest, best: Plan) -> tuple[str | None, str]:
+    """The limit with the least headroom on the best plan, and how much that is."""
+    levels = request.service_levels
+    used: dict[str, float] = {}
+    if levels.ttft_ms is not None:
+        used["ttft"] = _judged(request, best.predicted.ttft_ms) / levels.ttft_ms
+    if levels.tokens_per_second is not None and request.workload.output_tokens > 1:
+        used["tokens_per_second"] = _judged(request, best.predicted.tpot_ms) * levels.tokens_per_second / 1000.0
+    if levels.e2e_ms is not None:
+        used["e2e"] = _judged(request, best.predicted.e2e_ms) / levels.e2e_ms
+    if not used:
+        return None, "No service level was asked for: the cheapest plan that fits in memory comes first."
+    name = max(used, key=lambda key: used[key])
+    kind = "upper bound of the " if request.confidence == "upper" else ""
+    label = _LABELS[name].capitalize()
+    return name, f"{label} binds: the {kind}{levels.statistic} uses {used[name]:.0%} of its limit."
+
+
+def _judged(request: SimulationRequest, spread: Spread) -> float:
+    """What the search compared with the limit."""
+    value = float(getattr(spread, request.service_levels.statistic))
+    return value * max(1.0, spread.hi / spread.mean) if request.confidence == "upper" and spread.mean > 0 else value

@@ -1,0 +1,99 @@
+"""Service levels against predictions: bounds, excess over each limit, cost; all in columns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundry_sim.outcome import Spreads
+from foundry_sim.search.candidates import Candidates, Floats
+from foundry_sim.search.plans import ServiceLevels, SimulationRequest
+
+_FULL = 0.95
+CONSTRAINTS = ("ttft", "tokens_per_second", "e2e", "throughput")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Per row: each metric's bound (ms), its log excess over the limit (0 when met), devices and cost."""
+
+    ttft_ms: Floats
+    tpot_ms: Floats
+    e2e_ms: Floats
+    excess: Floats  # (rows, constraints)
+    devices: NDArray[np.int64]
+    cost_nanos_per_hour: NDArray[np.int64]
+    output_tokens_per_s: Floats
+
+    @property
+    def violation(self) -> Floats:
+        return np.asarray(self.excess.sum(axis=1))
+
+    @property
+    def feasible(self) -> NDArray[np.bool_]:
+        return np.asarray(self.violation <= 0.0)
+
+
+def bound(spread: Spreads, statistic: str, upper: bool) -> Floats:
+    """The statistic itself, or with the interval's relative upper half added: what is promised with 95 %."""
+    value = np.asarray(getattr(spread, statistic), float)
+    if not upper:
+        return value
+    return np.asarray(value * np.maximum(1.0, spread.hi / np.maximum(spread.mean, 1e-9)))
+
+
+def judge(request: SimulationRequest, rows: Candidates) -> Judged:
+    """Bounds, excess and cost of every row."""
+    levels, upper = request.service_levels, request.confidence == "upper"
+    answer = rows.predicted.outcome
+    ttft = bound(answer.ttft_ms, levels.statistic, upper)
+    tpot = bound(answer.tpot_ms, levels.statistic, upper)
+    e2e = bound(answer.e2e_ms, levels.statistic, upper)
+    per_replica = np.array([layout.devices for layout in rows.layouts], np.int64)[rows.layout_index]
+    devices = per_replica * rows.replicas
+    busy = _occupancy(request, rows)
+    total = np.asarray(answer.output_tokens_per_s) * rows.replicas
+    if request.workload.rate_per_s is not None:
+        arriving = rows.load * rows.replicas * max(1, request.workload.output_tokens)
+        total = np.where(busy <= 1.0, arriving, np.minimum(total, arriving))
+    return Judged(
+        ttft,
+        tpot,
+        e2e,
+        np.stack(
+            [
+                _excess(ttft, levels.ttft_ms),
+                _excess(tpot, _tpot_limit(request, levels)),
+                _excess(e2e, levels.e2e_ms),
+                np.log(np.maximum(busy, 1.0)),
+            ],
+            axis=1,
+        ),
+        devices,
+        devices * rows.block.price_nanos_per_hour,
+        total,
+    )
+
+
+def _tpot_limit(request: SimulationRequest, levels: ServiceLevels) -> float | None:
+    if levels.tokens_per_second is None or request.workload.output_tokens <= 1:
+        return None
+    return 1000.0 / levels.tokens_per_second
+
+
+def _excess(values: Floats, limit: float | None) -> Floats:
+    """log(value / limit) where above, so that twice too slow weighs the same for every metric."""
+    if limit is None:
+        return np.zeros_like(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.log(values / limit)
+    return np.asarray(np.where(np.isfinite(found), np.maximum(found, 0.0), 50.0))
+
+
+def _occupancy(request: SimulationRequest, rows: Candidates) -> Floats:
+    """How full an open loop runs: requests in the system by Little's law over those that fit (5 % kept free). Above
+    one the queue grows without end. A closed loop limits itself."""
+    if request.workload.rate_per_s is None:
+        return np.zeros_like(rows.load)
+    inside = rows.load * np.asarray(rows.predicted.outcome.e2e_ms.mean) / 1e3
+    return np.asarray(inside / (_FULL * np.maximum(rows.predicted.room, 1.0)))

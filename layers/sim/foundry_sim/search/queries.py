@@ -1,0 +1,111 @@
+"""Smaller questions than a search: how a model can be laid out on chosen nodes, and which cluster suits it best."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from foundry_sim.errors import SimulatorError
+from foundry_sim.facts.architecture import Architecture, resolve
+from foundry_sim.facts.memory import budget
+from foundry_sim.facts.parallel import layouts, replicas_that_fit
+from foundry_sim.search.candidates import Block, blocked_by, blocks, max_model_len
+from foundry_sim.search.plans import DeviceGroup, Plan, PlanMemory, SimulationRequest
+from foundry_sim.search.search import simulate
+
+
+class NodeConfiguration(BaseModel):
+    """One way to run a model on a device group. ``max_replicas`` counts what the nodes can hold; ``fits`` says whether
+    weights and one request of the longest length fit in memory, else ``reason``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    device_group: str
+    device: str
+    engine: str
+    precision: str
+    tp: int
+    pp: int
+    ep: int
+    dp: int
+    devices: int
+    max_replicas: int
+    fits: bool
+    reason: str
+    max_concurrency: int
+    memory: PlanMemory
+    blocked: str | None = None
+
+
+class Recommendation(BaseModel):
+    """The best device group for a model, and what the others would cost; ``error`` when the model is not understood."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    best: Plan | None
+    alternatives: list[Plan]
+    explanation: str
+    error: str | None = None
+
+
+def node_configurations(request: SimulationRequest) -> list[NodeConfiguration]:
+    """Every valid layout on the request's groups, those that fit first, fewest devices first. Raises SimulatorError."""
+    architecture = resolve(request.model)
+    found = [
+        _configuration(request, architecture, block, place)
+        for block in blocks(request, architecture)
+        for place in range(len(layouts(architecture, block.span, block.variant.precision, block.engine)))
+    ]
+    return sorted(found, key=lambda item: (not item.fits, item.devices, item.device_group, item.engine))
+
+
+def _configuration(
+    request: SimulationRequest, architecture: Architecture, block: Block, place: int
+) -> NodeConfiguration:
+    layout = layouts(architecture, block.span, block.variant.precision, block.engine)[place]
+    memory = budget(
+        architecture, block.device, block.variant.precision, tp=layout.tp, pp=layout.pp, ep=layout.ep, dp=layout.dp,
+        limits=block.limits, context_tokens=max_model_len(request, architecture),
+    )  # fmt: skip
+    rule = blocked_by(request.blocked, block, layout)
+    return NodeConfiguration(
+        device_group=block.group.name,
+        device=block.device.name,
+        engine=block.engine,
+        precision=block.variant.precision.label(),
+        tp=layout.tp,
+        pp=layout.pp,
+        ep=layout.ep,
+        dp=layout.dp,
+        devices=layout.devices,
+        max_replicas=replicas_that_fit(block.span, layout.devices, layout.tp),
+        fits=memory.fits,
+        reason=memory.reason,
+        max_concurrency=memory.max_concurrency,
+        memory=PlanMemory(**{name: getattr(memory, name) for name in PlanMemory.model_fields}),
+        blocked=(rule.reason or "blocked") if rule else None,
+    )
+
+
+def recommend(models: Sequence[str], groups: Sequence[DeviceGroup], workload: str = "chat") -> list[Recommendation]:
+    """For each model, the device group that serves the named workload class cheapest; none is left out silently."""
+    return [_recommendation(model, list(groups), workload) for model in models]
+
+
+def _recommendation(model: str, groups: list[DeviceGroup], workload: str) -> Recommendation:
+    request = SimulationRequest.for_class(workload, model=model, device_groups=groups, max_plans=1)
+    try:
+        result = simulate(request)
+    except SimulatorError as error:
+        return Recommendation(model=model, best=None, alternatives=[], explanation=str(error), error=str(error))
+    meeting: dict[str, Plan] = {}
+    for plan in result.comparison:
+        if plan.meets_service_levels:
+            meeting.setdefault(plan.device_group, plan)
+    ranked = sorted(meeting.values(), key=lambda plan: plan.cost_nanos_per_hour)
+    return Recommendation(
+        model=model,
+        best=ranked[0] if ranked else None,
+        alternatives=ranked[1:],
+        explanation=result.headline if ranked else result.explanation,
+    )
