@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from gateway.attempts import Attempts
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected
-from gateway.core.usage import StreamReader, Usage
+from gateway.core.shapes import Usage
+from gateway.core.usage import StreamReader
 from gateway.framing import LENGTH, Head
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from gateway.core.authorise import refuse_blocked
 from gateway.core.exchange import Exchange
 from gateway.core.headers import TO_CLIENT, TO_UPSTREAM, client_ip, token_of
 from gateway.core.problems import Rejected
+from gateway.core.shapes import Usage
 from gateway.core.snapshot import Deployment
-from gateway.core.usage import StreamReader, Usage
+from gateway.core.usage import StreamReader
 from gateway.runtime import Gateway, now_ms
 
 MAX_READ_BYTES = 32 << 20  # a longer JSON answer passes, but its usage is not read

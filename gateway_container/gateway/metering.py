@@ -9,10 +9,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.core.meter import Row, encode_rows
+import msgspec
+
+from gateway.core.shapes import Row
 from gateway.journal import RowSegment, read_rows
 
 log = logging.getLogger("gateway.metering")
+encode_rows = msgspec.json.Encoder().encode_lines
 MAX_BACKOFF_S = 30.0
 Upload = Callable[[str, int, bytes], Awaitable[None]]
 

@@ -16,9 +16,9 @@ from gateway.core import wire
 from gateway.core.exchange import Exchange
 from gateway.core.health import eject_outliers
 from gateway.core.lease import Lease, Scope
-from gateway.core.meter import Row
 from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
+from gateway.core.shapes import Row
 from gateway.core.snapshot import BrokenSnapshot, Deployment, load
 from gateway.credentials import Credentials, Header, NoCredential
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from gateway.core.meter import Row
+from gateway.core.shapes import Row
 
 if TYPE_CHECKING:
     from gateway.runtime import Gateway

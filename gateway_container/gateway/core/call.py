@@ -3,6 +3,7 @@
 import msgspec
 
 from gateway.core.problems import Rejected
+from gateway.core.shapes import Call, Message
 from gateway.core.snapshot import Deployment
 
 # Every path that costs tokens; all of them are POST and carry "model".
@@ -16,32 +17,10 @@ USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 INCLUDE_USAGE = b'"include_usage":true'
 
 
-class StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
-class _Message(msgspec.Struct):
-    content: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class Call(msgspec.Struct):
-    """The few fields of a request body that policy needs; everything else passes through unread."""
-
-    model: str
-    stream: bool | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
-    n: int | None = None
-    best_of: int | None = None
-    stream_options: StreamOptions | None = None
-    messages: msgspec.Raw = msgspec.Raw(b"null")
-
-
 QUOTE = ord('"')
 _decode = msgspec.json.Decoder(Call).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_messages = msgspec.json.Decoder(list[_Message]).decode
+_decode_messages = msgspec.json.Decoder(list[Message]).decode
 
 
 def plain_text(call: Call) -> bool:

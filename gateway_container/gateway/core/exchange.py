@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from gateway.core.call import Call
 from gateway.core.lease import Amounts, Lease, Plan
 from gateway.core.multipart import Form
+from gateway.core.shapes import Call
 from gateway.core.snapshot import Deployment, Endpoint, Key
 
 SOUND_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")

@@ -2,8 +2,8 @@
 
 import re
 
-from gateway.core.call import Call
 from gateway.core.problems import Rejected
+from gateway.core.shapes import Call
 
 BOUNDARY = re.compile(rb'multipart/form-data\s*;.*?boundary=(?:"([^"]{1,70})"|([^;\s]{1,70}))', re.I | re.S)
 NAME = re.compile(rb'content-disposition:\s*form-data\s*;[^\r\n]*?\bname="?([A-Za-z_]+)"?', re.I)

@@ -10,13 +10,12 @@ from gateway.core.choose import Chooser
 from gateway.core.exchange import Exchange
 from gateway.core.lease import Amounts, Plan, Scope
 from gateway.core.limit import LeaseBook
-from gateway.core.meter import Row
 from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
 from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound
 from gateway.core.retry import FAILURE_STATUS, may_retry
+from gateway.core.shapes import Row, Usage
 from gateway.core.snapshot import Deployment, Endpoint, Key, Snapshot
-from gateway.core.usage import Usage
 from gateway.core.wire import Limits
 
 NOTHING = Usage()

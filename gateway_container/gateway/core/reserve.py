@@ -1,8 +1,8 @@
 """Worst-case reservations: what a request could cost at most, so that settling it never exceeds what was held."""
 
-from gateway.core.call import Call, plain_text
+from gateway.core.call import plain_text
+from gateway.core.shapes import Call, Usage
 from gateway.core.snapshot import Endpoint
-from gateway.core.usage import Usage
 from gateway.core.wire import Price
 
 DEFAULT_MAX_OUTPUT_TOKENS = 4096

@@ -2,46 +2,13 @@
 
 import msgspec
 
+from gateway.core.shapes import Answer, Details, Usage, UsageHolder, WireUsage
+
 MAX_EVENT_BYTES = 1 << 20
 
 
-class Usage(msgspec.Struct, frozen=True):
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Wire(msgspec.Struct):
-    """OpenAI's, its Responses API's, and Anthropic's names for the same three numbers."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: _Details | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-
-
-class _Inner(msgspec.Struct):
-    usage: _Wire | None = None
-
-
-class _Answer(msgspec.Struct):
-    usage: _Wire | None = None
-    choices: list[msgspec.Raw] | None = None
-    response: _Inner | None = None  # Responses API: the event "response.completed"
-    message: _Inner | None = None  # Anthropic: the event "message_start"
-
-
-_decode = msgspec.json.Decoder(_Answer).decode
-_decode_body = msgspec.json.Decoder(_Inner).decode
+_decode = msgspec.json.Decoder(Answer).decode
+_decode_body = msgspec.json.Decoder(UsageHolder).decode
 
 
 def of_body(body: bytes) -> Usage | None:
@@ -60,7 +27,7 @@ def of_body(body: bytes) -> Usage | None:
     return _normal(wire)
 
 
-def _normal(wire: _Wire) -> Usage:
+def _normal(wire: WireUsage) -> Usage:
     if wire.input_tokens is None and wire.output_tokens is None:
         prompt = wire.prompt_tokens if wire.prompt_tokens is not None else wire.total_tokens or 0
         return Usage(max(prompt, 0), max(wire.completion_tokens or 0, 0), _cached(wire.prompt_tokens_details))
@@ -71,7 +38,7 @@ def _normal(wire: _Wire) -> Usage:
     return Usage(max(given, 0), max(wire.output_tokens or 0, 0), max(cached, 0))
 
 
-def _cached(details: _Details | None) -> int:
+def _cached(details: Details | None) -> int:
     return max(details.cached_tokens or 0, 0) if details is not None else 0
 
 
@@ -123,7 +90,7 @@ class StreamReader:
         answer = self._read(event) if b'"usage"' in event else None
         return answer is not None and answer.usage is not None and answer.choices == []
 
-    def _read(self, event: bytes) -> _Answer | None:
+    def _read(self, event: bytes) -> Answer | None:
         start = event.find(b"data:")
         if start < 0:
             return None
@@ -134,7 +101,7 @@ class StreamReader:
         self._merge(answer)
         return answer
 
-    def _merge(self, answer: _Answer) -> None:
+    def _merge(self, answer: Answer) -> None:
         for holder in (answer, answer.response, answer.message):
             wire = holder.usage if holder is not None else None
             if wire is None:

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from gateway.core.meter import Row
+from gateway.core.shapes import Row
 from gateway.journal import read_rows
 
 ROOT = Path(__file__).parents[3]

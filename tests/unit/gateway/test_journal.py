@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from gateway.core.meter import Row
+from gateway.core.shapes import Row
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot, RowSegment, read_rows
 from gateway.metering import Meter
 

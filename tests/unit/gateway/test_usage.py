@@ -5,7 +5,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from gateway.core.usage import StreamReader, Usage, of_body
+from gateway.core.shapes import Usage
+from gateway.core.usage import StreamReader, of_body
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,0 +1,90 @@
+"""What JSON is decoded into and rows are encoded from: msgspec wants classes that are not compiled, so they are apart."""
+
+import msgspec
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class Message(msgspec.Struct):
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Call(msgspec.Struct):
+    """The few fields of a request body that policy needs; everything else passes through unread."""
+
+    model: str
+    stream: bool | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    n: int | None = None
+    best_of: int | None = None
+    stream_options: StreamOptions | None = None
+    messages: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Usage(msgspec.Struct, frozen=True):
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class WireUsage(msgspec.Struct):
+    """OpenAI's, its Responses API's, and Anthropic's names for the same three numbers."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: Details | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: Details | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class UsageHolder(msgspec.Struct):
+    usage: WireUsage | None = None
+
+
+class Answer(msgspec.Struct):
+    usage: WireUsage | None = None
+    choices: list[msgspec.Raw] | None = None
+    response: UsageHolder | None = None  # Responses API: the event "response.completed"
+    message: UsageHolder | None = None  # Anthropic: the event "message_start"
+
+
+class Row(msgspec.Struct):
+    event_id: str
+    ts_ms: int
+    gateway_id: str
+    project_id: str = ""
+    key_id: str = ""
+    endpoint: str = ""
+    deployment_id: str = ""
+    model: str = ""
+    provider: str = ""
+    route: str = ""
+    stream: bool = False
+    status: int = 0
+    outcome: str = "ok"
+    error_code: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    usage_source: str = "none"
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    e2e_ms: float = 0.0
+    queue_ms: float = 0.0
+    cost_nanos: int = 0
+    retries: int = 0
+    wasted_tokens: int = 0
+    source: str = "live"
+    request_id: str = ""
