@@ -1,4 +1,4 @@
-"""What JSON is decoded into and rows are encoded from: msgspec wants classes that are not compiled, so they are apart."""
+"""What JSON is decoded into and rows are encoded from. Apart, because msgspec wants classes that are not compiled."""
 
 import msgspec
 
