@@ -48,12 +48,14 @@ class Gateway:
         self.control = ControlPlane(settings.control_plane_url, settings.gateway_token, settings.name, transport)
         self.policy = Policy(settings.name, self.boot, settings.open_bounds)
         self.telemetry = Telemetry()
-        self.meter = Meter(
-            self.directory, self.boot.rstrip("-"), self.control.upload, settings.batch_rows, settings.flush_s
-        )
+        self.meter = Meter(self.directory, self.boot.rstrip("-"), self._upload, settings.batch_rows, settings.flush_s)
         self.meter.observe = self.telemetry.add
         self.emit: Callable[[Row], None] = self.meter.add
         self.journal = LeaseJournal(self.directory / "leases")
+        self._left_behind = [
+            wire.LeaseRequest(slot.scope, slot.kind, slot.lease_id, LAST_SEQ, at_risk, 0, at_risk, close=True)
+            for slot, at_risk in self.journal.left_behind
+        ]
         self.trusted_proxies = tuple(ip_network(cidr, strict=False) for cidr in settings.trusted_proxies)
         self.draining = False
         self.config_errors = 0
@@ -178,37 +180,46 @@ class Gateway:
 
     async def _exchange_leases(self, sweep: bool) -> None:
         self._nudged.clear()
-        book = self.policy.book
-        messages = book.messages(now_ms(), sweep)
+        messages = self.policy.book.messages(now_ms(), sweep)
         if not messages:
             return
         try:
-            reply = await self.control.lease(messages)
+            await self._tell(messages)
         except ControlPlaneAway as error:
             log.warning("leases: %s", error)
-            book.failed(messages, now_ms())
             self._later = asyncio.get_running_loop().call_later(RETRY_S, self._nudged.set)
-        else:
-            book.apply(messages, reply, now_ms())
         answered, self._answered = self._answered, None
         if answered is not None and not answered.done():
             answered.set_result(None)
 
+    async def _tell(self, messages: list[wire.LeaseRequest]) -> None:
+        try:
+            reply = await self.control.lease(messages)
+        except ControlPlaneAway:
+            self.policy.book.failed(messages, now_ms())
+            raise
+        self.policy.book.apply(messages, reply, now_ms())
+
+    async def _upload(self, batch_id: str, rows: int, data: bytes) -> None:
+        """Rows go after the totals that they add up to: see ``LeaseBook.reports``."""
+        if self._left_behind:
+            raise ControlPlaneAway("the leases of the process before this one are not closed yet")
+        messages = self.policy.book.reports(now_ms())
+        if messages:
+            await self._tell(messages)
+        await self.control.upload(batch_id, rows, data)
+
     async def _close_left_behind(self) -> None:
         """Close the leases of a process that was killed with exactly what it spent or had in flight."""
-        left = [
-            wire.LeaseRequest(slot.scope, slot.kind, slot.lease_id, LAST_SEQ, at_risk, 0, at_risk, close=True)
-            for slot, at_risk in self.journal.left_behind
-        ]
-        while left:
+        while self._left_behind:
             try:
-                await self.control.lease(left)
+                await self.control.lease(self._left_behind)
             except ControlPlaneAway:
                 await asyncio.sleep(SWEEP_S)
                 continue
-            for request in left:
+            for request in self._left_behind:
                 self.journal.close(request.lease_id)
-            left = []
+            self._left_behind = []
 
     def _journal_lease(self, scope: Scope, lease: Lease) -> None:
         if scope.kind == "money_nanos":

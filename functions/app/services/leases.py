@@ -17,7 +17,9 @@ LIFE_MS = 60_000
 WINDOW_MS = 60_000
 _RETRY_MS = 250
 _CLOSED_KEPT_MS = 3_600_000
-# A lease that no gateway ever closed: its slice stays spent, its record goes.
+# So long after a money lease expired its gateway may still come back and say what it spent. Then the rest returns.
+QUARANTINE_MS = 24 * 3_600_000
+# A lease that no gateway ever closed: what it was told to have spent stays spent, its record goes.
 _LOST_KEPT_MS = 7 * 24 * 3_600_000
 MAX_LEASES = 1000
 
@@ -87,7 +89,7 @@ def _change(counter: Counter, known: Record, request: LeaseRequest, limit: int |
         more = share(limit - counter.committed, more, used + request.needed - known.granted)
     granted = max(used, known.granted + more)
     counter.committed += granted - known.granted
-    known.granted, known.spent, known.seq = granted, request.spent, request.seq
+    known.granted, known.spent, known.held, known.seq = granted, request.spent, request.held, request.seq
     return _RETRY_MS if granted < request.ceiling and granted - used < request.needed else None
 
 
@@ -102,19 +104,29 @@ def _close(counter: Counter, known: Record | None, request: LeaseRequest, at_ms:
     if known is not None and not known.closed:
         spent = 0 if request.kind == "wake" else request.spent
         counter.committed += spent - known.granted
-        known.granted, known.spent, known.closed, known.until_ms = spent, spent, True, at_ms
+        known.granted, known.spent, known.held, known.closed, known.until_ms = spent, spent, 0, True, at_ms
     return _answer(request, request.spent, at_ms)
 
 
 def forget(counter: Counter, kind: Kind, at_ms: int) -> None:
-    """Drop records that no message can concern any more. An order to wake returns when its gateway is gone; money stays
-    committed until its lease is closed."""
+    """Take back what lost leases leave, and drop records that no message can concern any more. An order to wake returns
+    when its gateway is gone; money stays committed until its lease is closed or out of quarantine."""
     for lease_id, record in list(counter.leases.items()):
+        if kind == "money_nanos" and not record.closed and record.until_ms + QUARANTINE_MS < at_ms:
+            _cut(counter, record)
         kept_ms = _CLOSED_KEPT_MS if record.closed else 0 if kind == "wake" else _LOST_KEPT_MS
         if record.until_ms + kept_ms < at_ms:
             if kind == "wake" and not record.closed:
                 counter.committed -= record.granted
             del counter.leases[lease_id]
+
+
+def _cut(counter: Counter, record: Record) -> None:
+    """Down to what its gateway last told to have spent or in flight, which it does before it uploads rows of more. The
+    record stays open: a gateway that comes back later still corrects it."""
+    told = record.spent + record.held
+    counter.committed += told - record.granted
+    record.granted = told
 
 
 def expiry(request: LeaseRequest, at_ms: int) -> int:

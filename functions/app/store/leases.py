@@ -24,6 +24,7 @@ class Record:
 
     granted: int = 0
     spent: int = 0
+    held: int = 0
     seq: int = 0
     closed: bool = False
     until_ms: int = 0

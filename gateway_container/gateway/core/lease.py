@@ -9,7 +9,7 @@ INDEX = {"requests": 0, "tokens": 1, "money_nanos": 2, "wake": 0}  # of a kind i
 class Lease:
     """A cumulative ceiling: ``granted`` = ``spent`` + ``held`` + ``free``. ``mark`` is told what is spent and held."""
 
-    __slots__ = ("expires_ms", "free", "granted", "id", "mark", "seq", "spent", "window_ms")
+    __slots__ = ("expires_ms", "free", "granted", "id", "mark", "seq", "spent", "told", "window_ms")
 
     def __init__(self, id: str, window_ms: int | None) -> None:
         self.id = id
@@ -19,6 +19,7 @@ class Lease:
         self.spent = 0
         self.expires_ms = 0  # 0: not answered yet
         self.seq = 0  # of the last message about it
+        self.told = 0  # spent, as the control plane is known to know
         self.mark: memoryview | None = None
 
     @property

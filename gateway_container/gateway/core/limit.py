@@ -184,6 +184,14 @@ class LeaseBook:
         lease.seq += 1
         return wire.LeaseRequest(scope.name, scope.kind, lease.id, lease.seq, lease.spent, 0, lease.spent, close=True)
 
+    def reports(self, now_ms: int) -> list[wire.LeaseRequest]:
+        """What money was spent that the control plane does not know of yet. It has to, before rows of it are uploaded:
+        a lease that is lost is cut to what was told about it."""
+        money = [scope for scope in self.scopes.values() if scope.kind == "money_nanos"]
+        found = [self._refill(scope, now_ms) for scope in money if scope.lease.told < scope.lease.spent]
+        behind = [(scope, lease) for scope, lease in self.retired.values() if lease.told < lease.spent]
+        return found + [_request(scope, lease, lease.used) for scope, lease in behind]
+
     def close_all(self) -> None:
         """Give everything back at the end of the process; the next messages say so."""
         for scope in self.scopes.values():
@@ -196,8 +204,12 @@ class LeaseBook:
         """Take over what was granted. Only answers to leases that are still in use count."""
         self.away = False
         for request in sent:
-            if (told := self.scopes.get((request.scope, request.kind))) is not None:
-                told.asked = False
+            if (scope := self.scopes.get((request.scope, request.kind))) is not None:
+                scope.asked = False
+                if scope.lease.id == request.lease_id:
+                    scope.lease.told = max(scope.lease.told, request.spent)
+            if (behind := self.retired.get(request.lease_id)) is not None:
+                behind[1].told = max(behind[1].told, request.spent)
             if request.close and (ended := self.retired.pop(request.lease_id, None)) is not None:
                 self.closed(ended[1])
         asked = {request.lease_id: request.ceiling for request in sent if not request.close}

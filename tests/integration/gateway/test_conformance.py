@@ -274,6 +274,23 @@ async def test_a_budget_fails_closed_without_the_control_plane(stack: Any) -> No
     pytest.fail("the budget never came back")
 
 
+async def test_money_spent_is_told_before_its_rows_are_uploaded(stack: Any) -> None:
+    stack.config["keys"][0]["limits"] = {"budget_nanos": 10**9}
+    await stack.reconfigure()
+    handle, told = stack.stand_in.escrow.handle, {}
+
+    def hear(requests: Any, now_ms: int) -> Any:
+        told.update({request.lease_id: request.spent for request in requests})
+        return handle(requests, now_ms)
+
+    stack.stand_in.escrow.handle = hear
+    for _ in range(3):
+        assert (await stack.chat(max_tokens=5)).status_code == 200
+    assert sum(told.values()) < 3 * 200
+    rows = await stack.rows(3)
+    assert sum(told.values()) == sum(row["cost_nanos"] for row in rows) == 3 * 200
+
+
 async def test_rows_wait_on_disk_while_the_control_plane_is_away(stack: Any) -> None:
     stack.stand_in.away = True
     for _ in range(3):

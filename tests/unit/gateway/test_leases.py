@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gateway.core.escrow import Escrow
+from gateway.core.escrow import MONEY_LIFE_MS, QUARANTINE_MS, Escrow
 from gateway.core.lease import Lease, Scope
 from gateway.core.limit import LeaseBook
 from gateway.core.wire import LeaseReply, LeaseRequest
@@ -24,6 +24,7 @@ class Pod:
     book: LeaseBook = field(init=False)
     scope: Scope = field(init=False)
     holds: list[tuple[Lease, int]] = field(default_factory=list)
+    rows: int = 0  # spent, not uploaded yet
     journal: dict[str, memoryview] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -40,8 +41,16 @@ class Pod:
         lease.mark = self.journal[lease.id] = memoryview(bytearray(8)).cast("q")
 
 
+@dataclass
+class Lost:
+    """What a killed gateway leaves on its disk."""
+
+    journal: dict[str, memoryview]
+    rows: int
+
+
 class Budgets(RuleBasedStateMachine):
-    """Any interleaving of requests, messages and crashes."""
+    """Any interleaving of requests, messages and crashes. A gateway that crashed comes back within a day or never."""
 
     @initialize(budget=st.integers(0, 5000), pods=st.integers(1, 4))
     def begin(self, budget: int, pods: int) -> None:
@@ -49,8 +58,8 @@ class Budgets(RuleBasedStateMachine):
         self.now_ms = START_MS
         self.escrow = Escrow({SCOPE: budget})
         self.pods = [Pod(number) for number in range(pods)]
-        self.spent = 0
-        self.at_risk_of_the_dead = 0
+        self.metered = 0
+        self.lost: list[Lost] = []
         self.late: list[list[LeaseRequest]] = []
 
     @rule(pod=st.integers(0, 3), amount=st.integers(1, 400))
@@ -67,7 +76,7 @@ class Budgets(RuleBasedStateMachine):
             lease, amount = chosen.holds.pop()
             used = int(amount * share)
             lease.settle(amount, used)
-            self.spent += used
+            chosen.rows += used
 
     @rule(
         pod=st.integers(0, 3), fate=st.sampled_from(["ok", "lost", "reply lost", "late", "twice"]), sweep=st.booleans()
@@ -89,6 +98,17 @@ class Budgets(RuleBasedStateMachine):
         else:
             book.apply(messages, reply, self.now_ms)
 
+    @rule(pod=st.integers(0, 3), arrives=st.booleans())
+    def upload(self, pod: int, arrives: bool) -> None:
+        """As the runtime does it: first the totals, and the rows only when those have arrived."""
+        chosen = self.pods[pod % len(self.pods)]
+        messages = chosen.book.reports(self.now_ms)
+        if messages and not arrives:
+            chosen.book.failed(messages, self.now_ms)
+            return
+        chosen.book.apply(messages, self.escrow.handle(messages, self.now_ms), self.now_ms)
+        self.metered, chosen.rows = self.metered + chosen.rows, 0
+
     @precondition(lambda self: self.late)
     @rule()
     def a_late_message_arrives(self) -> None:
@@ -98,28 +118,44 @@ class Budgets(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.now_ms += seconds * 1000
 
-    @rule(pod=st.integers(0, 3), share=st.floats(0, 1), again=st.booleans())
-    def crash(self, pod: int, share: float, again: bool) -> None:
+    @rule()
+    def a_day_passes(self) -> None:
+        """Who lives keeps in touch; who was lost before it never comes back, nor do its rows."""
+        self.lost.clear()
+        self.late.clear()
+        for _ in range(26 * 6):
+            self.now_ms += 600_000
+            for pod in self.pods:
+                exchange(pod.book, self.escrow, self.now_ms)
+
+    @rule(pod=st.integers(0, 3), share=st.floats(0, 1))
+    def crash(self, pod: int, share: float) -> None:
         """Killed with requests in flight: what the engines did with them is between nothing and everything."""
         chosen = self.pods[pod % len(self.pods)]
-        for _, amount in chosen.holds:
-            self.spent += int(amount * share)
+        in_flight = sum(int(amount * share) for _, amount in chosen.holds)
+        self.lost.append(Lost(dict(chosen.journal), chosen.rows + in_flight))
         chosen.holds.clear()
-        left = dict(chosen.journal)
         chosen.journal.clear()
+        chosen.rows = 0
         chosen.start()
-        if again:
-            closings = [
-                LeaseRequest(*SCOPE, lease_id, 2**53 - 1, mark[0], 0, mark[0], close=True)
-                for lease_id, mark in left.items()
-            ]
-            self.escrow.handle(closings, self.now_ms)
+
+    @precondition(lambda self: self.lost)
+    @rule()
+    def come_back(self) -> None:
+        lost = self.lost.pop()
+        closings = [
+            LeaseRequest(*SCOPE, lease_id, 2**53 - 1, mark[0], 0, mark[0], close=True)
+            for lease_id, mark in lost.journal.items()
+        ]
+        self.escrow.handle(closings, self.now_ms)
+        self.metered += lost.rows
 
     @invariant()
     def never_overspent(self) -> None:
         if hasattr(self, "escrow"):
             held = sum(amount for pod in self.pods for _, amount in pod.holds)
-            assert self.spent + held <= self.budget
+            rows = sum(pod.rows for pod in self.pods) + sum(lost.rows for lost in self.lost)
+            assert self.metered + rows + held <= self.budget
             assert self.escrow.committed.get((*SCOPE, None), 0) <= self.budget
 
 
@@ -145,6 +181,38 @@ def test_a_crashed_gateways_slice_returns_when_it_restarts() -> None:
     [(lease_id, mark)] = pod.journal.items()
     escrow.handle([LeaseRequest(*SCOPE, lease_id, 2**53 - 1, mark[0], 0, mark[0], close=True)], START_MS)
     assert escrow.committed[(*SCOPE, None)] == 140
+
+
+def test_the_slice_of_a_gateway_that_never_comes_back_returns_but_for_what_it_told() -> None:
+    escrow, gone = Escrow({SCOPE: 1000}), Pod(1)
+    gone.book.reserve((gone.scope,), (1, 1, 100), START_MS)
+    exchange(gone.book, escrow, START_MS)
+    [lease] = gone.book.reserve((gone.scope,), (1, 1, 100), START_MS)  # type: ignore[misc]
+    lease.settle(100, 40)
+    [message] = gone.book.reports(START_MS)
+    assert message.spent == 40 and not message.close
+    escrow.handle([message], START_MS)
+    assert escrow.committed[(*SCOPE, None)] > 40
+    later_ms = START_MS + MONEY_LIFE_MS + QUARANTINE_MS + 1
+    other = Pod(2)
+    other.book.reserve((other.scope,), (1, 1, 960), later_ms)
+    exchange(other.book, escrow, later_ms)
+    assert isinstance(other.book.reserve((other.scope,), (1, 1, 960), later_ms), list)
+    assert escrow.committed[(*SCOPE, None)] == 1000
+
+
+def test_what_is_known_is_not_reported_again() -> None:
+    escrow, pod = Escrow({SCOPE: 1000}), Pod(1)
+    pod.book.reserve((pod.scope,), (1, 1, 100), START_MS)
+    exchange(pod.book, escrow, START_MS)
+    [lease] = pod.book.reserve((pod.scope,), (1, 1, 100), START_MS)  # type: ignore[misc]
+    assert pod.book.reports(START_MS) == []
+    lease.settle(100, 40)
+    messages = pod.book.reports(START_MS)
+    pod.book.failed(messages, START_MS)
+    messages = pod.book.reports(START_MS)
+    pod.book.apply(messages, escrow.handle(messages, START_MS), START_MS)
+    assert pod.book.reports(START_MS) == []
 
 
 def test_an_idle_slice_is_given_back() -> None:
@@ -175,6 +243,8 @@ def test_at_ten_requests_per_second_the_store_is_written_less_than_once_a_reques
             due = bool(book.due)
             if due or tick % rate == 0:
                 exchange(book, escrow, now_ms, sweep=tick % rate == 0)
+            if tick % (5 * rate) == 0 and (messages := book.reports(now_ms)):  # an upload every five seconds
+                book.apply(messages, escrow.handle(messages, now_ms), now_ms)
         assert served > 58 * rate
         assert escrow.writes / served <= allowed
 
