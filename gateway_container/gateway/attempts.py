@@ -1,14 +1,16 @@
 """The first half of a request on the hot path: admission, the choice of a deployment, and sending to it."""
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gateway.core.exchange import Exchange
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
+from gateway.hot_pipeline import HotPipeline
 from gateway.pool import Pool
 
 if TYPE_CHECKING:
+    from gateway.flow import Flow
     from gateway.front import Front
     from gateway.hot import Hot
     from gateway.upstream import Upstream
@@ -18,8 +20,8 @@ class Attempts(Exchange):
     """An exchange that looks for a deployment to answer it."""
 
     __slots__ = (
-        "content_type", "forwarded", "front", "heard_tick", "hot", "keep_alive", "over", "passing", "problem",
-        "redialled", "status", "upstream",
+        "content_type", "forwarded", "front", "heard_tick", "hot", "keep_alive", "over", "passing", "pipeline",
+        "problem", "redialled", "status", "upstream",
     )  # fmt: skip
 
     def __init__(self, hot: "Hot", front: "Front", path: str) -> None:
@@ -31,6 +33,7 @@ class Attempts(Exchange):
         self.keep_alive = True
         self.problem: Rejected | None = None
         self.upstream: Upstream | None = None
+        self.pipeline: HotPipeline | None = None  # its stages, if it has any
         self.redialled = False
         self.status = 0
         self.passing = False  # an answer is on its way to the client
@@ -55,7 +58,7 @@ class Attempts(Exchange):
         if short is not None:
             self.hot.spawn(self._reserve())
         else:
-            self._route()
+            self._admitted()
 
     async def _reserve(self) -> None:
         try:
@@ -69,11 +72,19 @@ class Attempts(Exchange):
         if self.over:  # the client left while we waited: what has just been held goes back
             self.hot.policy.release(self)
         else:
-            self._route()
+            self._admitted()
+
+    def _admitted(self) -> None:
+        assert self.endpoint is not None
+        if self.endpoint.stages:
+            self.pipeline = HotPipeline(cast("Flow", self), self.endpoint.stages)
+            self.hot.spawn(self.pipeline.admit())
+        else:
+            self.route()
 
     # --- attempts -----------------------------------------------------------------------------------------------
 
-    def _route(self) -> None:
+    def route(self) -> None:
         deployment = self.hot.policy.choose(self, self.hot.now_s)
         if deployment is not None:
             self._attempt(deployment)
@@ -101,6 +112,8 @@ class Attempts(Exchange):
         self.heard_tick = self.hot.tick
         try:
             pool, line = self.hot.targets.get((deployment, self.path)) or self.hot.target(deployment, self.path)
+            if self.pipeline is not None or self.path in deployment.translations:
+                self._compose(deployment)
         except Rejected as problem:
             self.refuse(problem)
             return
@@ -109,6 +122,11 @@ class Attempts(Exchange):
             self._send(upstream, line)
         else:
             self.hot.spawn(self._dial(pool, line))
+
+    def _compose(self, deployment: Deployment) -> None:
+        if self.pipeline is None:
+            self.pipeline = HotPipeline(cast("Flow", self), ())
+        self.pipeline.compose(deployment)
 
     async def _dial(self, pool: Pool, line: bytes) -> None:
         try:
@@ -124,6 +142,9 @@ class Attempts(Exchange):
 
     def _send(self, upstream: "Upstream", line: bytes) -> None:
         self.upstream = upstream
+        if self.pipeline is not None:
+            upstream.begin(self, self.pipeline.composed)
+            return
         body = self.hot.policy.outgoing_body(self)
         request_id = self.request_id.encode()
         upstream.begin(

@@ -6,6 +6,7 @@ from gateway.attempts import Attempts
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
+from gateway.core.stage import MAX_READ_BYTES, NOTHING
 from gateway.core.usage import StreamReader
 from gateway.framing import LENGTH, Head
 
@@ -14,13 +15,11 @@ if TYPE_CHECKING:
     from gateway.hot import Hot
     from gateway.upstream import Upstream
 
-MAX_READ_BYTES = 32 << 20  # a longer JSON answer passes, but its usage is not read
-NOTHING = Usage()
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
 class Flow(Attempts):
-    """One inference request. Every path through it ends in ``_finish``, once."""
+    """One inference request. Every path through it ends in ``finish``, once."""
 
     __slots__ = ("head", "kept_bytes", "parts", "reader")
 
@@ -41,6 +40,9 @@ class Flow(Attempts):
         self.status = status
         self.passing = True
         self.heard_tick = self.hot.tick
+        if self.pipeline is not None:
+            self.pipeline.begin(head)
+            return not self.over
         if head.event_stream:
             self.reader = StreamReader(self.hot.policy.adds_usage(self))
         self.head = b"%b%bx-request-id: %b\r\n%b\r\n" % (
@@ -90,6 +92,9 @@ class Flow(Attempts):
         if not self.first_s:
             self.hot.policy.first_byte(self, self.status, self.hot.now_s)
         self.heard_tick = self.hot.tick
+        if self.pipeline is not None:
+            self.pipeline.feed([data])
+            return
         if self.reader is not None:
             self._write_pieces([data], None, False)
             return
@@ -103,6 +108,11 @@ class Flow(Attempts):
         if not self.first_s and pieces:
             self.hot.policy.first_byte(self, self.status, self.hot.now_s)
         self.heard_tick = self.hot.tick
+        if self.pipeline is not None:
+            self.pipeline.feed(pieces)
+            if done:
+                self.pipeline.finish(upstream)
+            return
         self._write_pieces(pieces, raw, done)
         if done:
             self._end(upstream)
@@ -111,6 +121,9 @@ class Flow(Attempts):
         """The last piece of a body of known length."""
         if data:
             self.pass_plain(data)
+        if self.pipeline is not None:
+            self.pipeline.finish(upstream)
+            return
         self.flush_head()
         if self.reader is not None:
             self._write_pieces([], None, True)
@@ -160,7 +173,7 @@ class Flow(Attempts):
         if complete and self.passing:
             self.pass_chunks(upstream, None, [], True)
         elif self.passing:
-            self._cut()
+            self.cut()
         elif upstream.reused and not self.redialled:
             self.redial()
         else:
@@ -169,7 +182,7 @@ class Flow(Attempts):
     def upstream_garbled(self) -> None:
         self.upstream = None
         if self.passing:
-            self._cut()
+            self.cut()
         else:
             self.attempt_failed(None, Rejected("upstream_invalid"))
 
@@ -181,14 +194,19 @@ class Flow(Attempts):
         self.drop_upstream()
         usage, source = self._usage(False)
         self.wasted_tokens += usage.output_tokens
-        self._finish(self.status or 499, "cancelled", usage, source)
+        self.finish(self.status or 499, "cancelled", usage, source)
 
     def pause(self) -> None:
+        if self.pipeline is not None:
+            self.pipeline.slow = True
         if self.upstream is not None:
             self.upstream.transport.pause_reading()
 
     def resume(self) -> None:
-        if self.upstream is not None:
+        if self.pipeline is not None:
+            self.pipeline.slow = False
+            self.pipeline.read_on()
+        elif self.upstream is not None:
             self.upstream.transport.resume_reading()
 
     # --- ends ---------------------------------------------------------------------------------------------------
@@ -201,7 +219,7 @@ class Flow(Attempts):
         if silent_s <= allowed_s and now_s - self.arrived_s <= settings.total_timeout_s:
             return
         if self.passing:
-            self._cut()
+            self.cut()
         elif self.deployment is not None:
             self.attempt_failed(None, Rejected("upstream_timeout"))
 
@@ -209,25 +227,29 @@ class Flow(Attempts):
         self.drop_upstream()
         self.status = problem.status
         self.front.respond(problem, problem.body(self.path), self.keep_alive, self.request_id)
-        outcome = "rejected" if problem.status < 500 else "failed"
-        self._finish(problem.status, outcome, NOTHING, "none", problem.code)
+        self.finish(problem.status, problem.outcome, NOTHING, "none", problem.code)
 
     def _end(self, upstream: "Upstream") -> None:
         self.upstream = None
         upstream.release()
         usage, source = self._usage(True)
-        self._finish(self.status, "ok" if self.status < 400 else "failed", usage, source)
+        self.finish(self.status, "ok" if self.status < 400 else "failed", usage, source)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """The answer cannot be completed: the client sees a connection that ends too early."""
+        if self.pipeline is not None and not self.pipeline.sent:
+            self.pipeline.fail(Rejected("upstream_invalid"))
+            return
         self.drop_upstream()
         self.keep_alive = False
         self.flush_head()
         usage, source = self._usage(False)
         self.front.cut()
-        self._finish(self.status, "cut", usage, source)
+        self.finish(self.status, "cut", usage, source, self.pipeline.error_code if self.pipeline is not None else "")
 
     def _usage(self, whole: bool) -> tuple[Usage, str]:
+        if self.pipeline is not None:
+            return self.pipeline.usage(whole)
         reader = self.reader
         if reader is not None:
             if whole and reader.usage is not None:
@@ -239,10 +261,12 @@ class Flow(Attempts):
         found = usages.of_body(parts[0] if len(parts) == 1 else b"".join(parts))
         return (found, "upstream") if found is not None else (NOTHING, "none")
 
-    def _finish(self, status: int, outcome: str, usage: Usage, source: str, error_code: str = "") -> None:
+    def finish(self, status: int, outcome: str, usage: Usage, source: str, error_code: str = "") -> None:
         if self.over:
             return
         self.over = True
+        if self.pipeline is not None:
+            self.pipeline.over(outcome)
         row = self.hot.policy.finish(self, status, outcome, self.hot.now_s, usage, source, error_code)
         self.hot.emit(row)
         self.front.done(self)

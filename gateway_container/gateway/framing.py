@@ -3,6 +3,7 @@
 import re
 
 from gateway.core.headers import TO_CLIENT
+from gateway.core.stage import Garbled
 
 CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}")
 PART_OF_SIZE = re.compile(rb"[0-9a-fA-F]{0,8}\r?")
@@ -18,7 +19,7 @@ _status_lines: dict[bytes, tuple[int, bool]] = {}
 _lines: dict[bytes, tuple[int, bytes]] = {}
 
 
-class BadFraming(Exception):
+class BadFraming(Garbled):
     """The deployment's answer is not HTTP/1.1 as we accept it."""
 
 

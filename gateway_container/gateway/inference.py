@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import httpx
 from starlette.types import Message, Receive, Scope, Send
@@ -15,10 +16,12 @@ from gateway.core.headers import TO_CLIENT, TO_UPSTREAM, client_ip, token_of
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
 from gateway.core.snapshot import Deployment
+from gateway.core.stage import MAX_READ_BYTES, AnswerHead, Garbled
 from gateway.core.usage import StreamReader
+from gateway.reference_pipeline import ReferencePipeline
 from gateway.runtime import Gateway, now_ms
 
-MAX_READ_BYTES = 32 << 20  # a longer JSON answer passes, but its usage is not read
+Result = TypeVar("Result")
 
 
 class ClientLeft(Exception):
@@ -45,9 +48,11 @@ class Inference:
         self.exchange = Exchange(event_id, scope["path"], time.monotonic(), now_ms())
         self.exchange.name_by(self.named.get(b"x-request-id", b""))
         self.sent_status = 0
+        self.sent_all = False
         self.reader: StreamReader | None = None
         self.parts: list[bytes] = []
         self.error_code = ""
+        self.pipeline: ReferencePipeline | None = None
 
     async def run(self) -> None:
         outcome = "failed"
@@ -59,7 +64,7 @@ class Inference:
             outcome = "cut"
         except Rejected as problem:
             self.error_code = problem.code
-            outcome = "rejected" if problem.status < 500 else "failed"
+            outcome = "cut" if self.sent_status else problem.outcome
             await self._refuse(problem)
         except asyncio.CancelledError:
             outcome = "cancelled"
@@ -77,6 +82,12 @@ class Inference:
         body = await self._read_body()
         if self.policy.admit(exchange, body, self.named.get(b"content-type", b""), now_ms()) is not None:
             await self.gateway.reserve(exchange)
+        assert exchange.endpoint is not None
+        if exchange.endpoint.stages:
+            self.pipeline = ReferencePipeline(self, exchange.endpoint.stages)
+            if await self._unless_left(self.pipeline.request()):
+                await self._unless_left(self.pipeline.send())
+                return self.pipeline.outcome or "ok"
         response = await self._attempts()
         try:
             return await self._pass_on(response)
@@ -120,12 +131,7 @@ class Inference:
         return response
 
     async def _attempt(self, deployment: Deployment) -> tuple[httpx.Response | None, Rejected]:
-        request = self.client.build_request(
-            "POST",
-            _url(deployment, self.exchange.path),
-            content=self.policy.outgoing_body(self.exchange),
-            headers=self._outgoing_headers() + self.gateway.authorisation(deployment),
-        )
+        request = self._request(deployment)
         left = asyncio.ensure_future(self._watch_client())
         sending = asyncio.ensure_future(self.client.send(request, stream=True))
         try:
@@ -144,6 +150,20 @@ class Inference:
         finally:
             await _end(left, sending)
 
+    def _request(self, deployment: Deployment) -> httpx.Request:
+        path, headers = self.exchange.path, self._outgoing_headers()
+        body, prefix = self.policy.outgoing_body(self.exchange), deployment.prefix.decode()
+        if self.pipeline is None and path in deployment.translations:
+            self.pipeline = ReferencePipeline(self, ())
+        if self.pipeline is None:
+            headers += self.gateway.authorisation(deployment)
+        else:
+            composed = self.pipeline.compose(prefix, headers, body)
+            prefix, path, headers, body = composed.prefix, composed.path, composed.headers, composed.body
+        scheme = "https" if deployment.tls else "http"
+        url = f"{scheme}://{deployment.authority.decode()}{prefix}{path}"
+        return self.client.build_request("POST", url, content=body, headers=headers)
+
     def _outgoing_headers(self) -> list[tuple[bytes, bytes]]:
         passed = [(name, value) for name, value in self.headers if name in TO_UPSTREAM]
         request_id = self.exchange.request_id.encode()
@@ -157,18 +177,39 @@ class Inference:
     # --- downstream ---------------------------------------------------------------------------------------------
 
     async def _pass_on(self, response: httpx.Response) -> str:
+        if self.pipeline is not None:
+            return await self._unless_left(self._pass_stages(response, self.pipeline))
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             self.reader = StreamReader(self.policy.adds_usage(self.exchange))
-        await self._start(response.status_code, self._incoming_headers(response))
-        passing = asyncio.ensure_future(self._pass_body(response))
+        headers = self._incoming_headers(response)
+        length = response.headers.get("content-length")
+        if length is not None and self.reader is None:
+            headers.append((b"content-length", length.encode()))
+        await self._start(response.status_code, headers)
+        return await self._unless_left(self._pass_body(response))
+
+    async def _unless_left(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do something for as long as the client is there. Raises ClientLeft."""
+        working = asyncio.ensure_future(work)
         left = asyncio.ensure_future(self._watch_client())
         try:
-            await asyncio.wait((passing, left), return_when=asyncio.FIRST_COMPLETED)
-            if not passing.done():
+            await asyncio.wait((working, left), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done() and not self.sent_all:  # a server reports a client as gone after the last byte, too
                 raise ClientLeft
-            return passing.result()
+            return await working
         finally:
-            await _end(passing, left)
+            await _end(working, left)
+
+    async def _pass_stages(self, response: httpx.Response, pipeline: ReferencePipeline) -> str:
+        head = AnswerHead(response.status_code, self._incoming_headers(response))
+        try:
+            await pipeline.pass_on(response, head, self.policy.adds_usage(self.exchange))
+        except (httpx.HTTPError, Garbled):
+            if not self.sent_status:
+                raise Rejected("upstream_invalid") from None
+            raise BrokenOff from None
+        self.error_code = pipeline.error_code
+        return pipeline.outcome or ("ok" if self.sent_status < 400 else "failed")
 
     async def _pass_body(self, response: httpx.Response) -> str:
         kept = 0
@@ -191,16 +232,19 @@ class Inference:
         return "ok" if response.status_code < 400 else "failed"
 
     def _incoming_headers(self, response: httpx.Response) -> list[tuple[bytes, bytes]]:
-        headers = [(n.lower(), v) for n, v in response.headers.raw if n.lower() in TO_CLIENT]
-        length = response.headers.get("content-length")
-        if length is not None and self.reader is None:
-            headers.append((b"content-length", length.encode()))
-        return headers
+        return [(n.lower(), v) for n, v in response.headers.raw if n.lower() in TO_CLIENT]
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.sent_status = status
-        headers.append((b"x-request-id", self.exchange.request_id.encode()))
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, message: Message) -> None:
+        """Send to the client; the head gets the request's id."""
+        if message["type"] == "http.response.start":
+            self.sent_status = message["status"]
+            message["headers"].append((b"x-request-id", self.exchange.request_id.encode()))
+        elif not message.get("more_body"):
+            self.sent_all = True
+        await self._send(message)
 
     async def _refuse(self, problem: Rejected) -> None:
         if self.sent_status:
@@ -217,12 +261,21 @@ class Inference:
     # --- the row ------------------------------------------------------------------------------------------------
 
     def _finish(self, outcome: str) -> None:
-        usage, source = self._usage(outcome)
+        if self.pipeline is not None:
+            usage, source = self._usage_of(self.pipeline, outcome)
+            self.pipeline.over(outcome)
+        else:
+            usage, source = self._usage(outcome)
         if outcome == "cancelled":
             self.exchange.wasted_tokens += usage.output_tokens
         status = self.sent_status or 499
         row = self.policy.finish(self.exchange, status, outcome, time.monotonic(), usage, source, self.error_code)
         self.gateway.emit(row)
+
+    def _usage_of(self, pipeline: ReferencePipeline, outcome: str) -> tuple[Usage, str]:
+        if not pipeline.heard and outcome != "cancelled":
+            return Usage(), "none"
+        return pipeline.usage(pipeline.complete and outcome != "cancelled")
 
     def _usage(self, outcome: str) -> tuple[Usage, str]:
         if self.reader is not None:
@@ -234,11 +287,6 @@ class Inference:
         if outcome in ("cancelled", "cut") and self.exchange.deployment is not None:
             return usages.counted(len(self.exchange.body), 0), "counted"
         return Usage(), "none"
-
-
-def _url(deployment: Deployment, path: str) -> str:
-    scheme = "https" if deployment.tls else "http"
-    return f"{scheme}://{deployment.authority.decode()}{deployment.prefix.decode()}{path}"
 
 
 async def _end(*tasks: "asyncio.Future[Any]") -> None:

@@ -20,6 +20,7 @@ from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Row
 from gateway.core.snapshot import BrokenSnapshot, Deployment, load
+from gateway.core.stage import Outgoing
 from gateway.credentials import Credentials, Header, NoCredential
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot
 from gateway.metering import Meter
@@ -254,6 +255,10 @@ class Gateway:
             await asyncio.wait([self._swapped], timeout=left_s)
         finally:
             self._held[asleep.id] -= 1
+
+    def authorise(self, deployment: Deployment, request: Outgoing) -> None:
+        """Add what the provider wants to see. Raises Rejected when the credential is missing."""
+        request.headers += self.authorisation(deployment)
 
     def authorisation(self, deployment: Deployment) -> list[Header]:
         """Headers that the provider wants. Raises Rejected when the credential is missing."""

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
+from gateway.core.stage import Garbled
 from gateway.framing import CHUNKED, LENGTH, MAX_HEAD_BYTES, UNTIL_CLOSE, BadFraming, Dechunker, Head
 from gateway.pool import Pool
 
@@ -76,7 +77,7 @@ class Upstream(asyncio.Protocol):
                 self._head(flow, data)
             else:
                 self._take(data)
-        except BadFraming:
+        except Garbled:
             flow, self.flow = self.flow, None
             self.transport.abort()
             if flow is not None:
@@ -105,7 +106,7 @@ class Upstream(asyncio.Protocol):
             return
         head = Head(data[:end])
         rest = data[end + 4 :]
-        if head.status == 200 and 0 < head.length == len(rest) and not head.event_stream:
+        if head.status == 200 and 0 < head.length == len(rest) and not head.event_stream and flow.pipeline is None:
             self.keep = head.keep_alive
             flow.whole(self, head, rest)
         elif head.status >= 200:

@@ -1,6 +1,7 @@
 """The policy core as one object: both forms of the gateway ask it, and only it, what to do with a request."""
 
 import itertools
+from collections.abc import Callable
 
 from gateway.core import call as calls
 from gateway.core import health, multipart
@@ -16,9 +17,9 @@ from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bo
 from gateway.core.retry import FAILURE_STATUS, may_retry
 from gateway.core.shapes import Row, Usage
 from gateway.core.snapshot import Deployment, Endpoint, Key, Snapshot
+from gateway.core.stage import NOTHING, StageMaker
 from gateway.core.wire import Limits
 
-NOTHING = Usage()
 BRIDGED_MS = 2_000  # while the control plane is away for less than this, requests wait for a lease
 JSON = b"application/json"
 
@@ -32,10 +33,14 @@ class Policy:
         self.snapshot: Snapshot | None = None
         self.book = LeaseBook(gateway_id, boot, open_bounds)
         self.chooser = Chooser()
+        self.stage_kinds: list[Callable[[Endpoint], StageMaker | None]] = []  # in the order in which requests pass
         self._numbers = itertools.count(1)
 
     def swap(self, snapshot: Snapshot) -> None:
         """Put a new config in force; requests under way keep the one they began with."""
+        for endpoint in snapshot.endpoints.values():
+            makers = [kind(endpoint) for kind in self.stage_kinds]
+            endpoint.stages = tuple(make for make in makers if make is not None)
         self.snapshot = snapshot
         self.book.plans.clear()
 

@@ -72,6 +72,11 @@ class Rejected(Exception):
     def status(self) -> int:
         return STATUS[self.code]
 
+    @property
+    def outcome(self) -> str:
+        """The metering row's outcome."""
+        return "rejected" if self.status < 500 else "failed"
+
     def body(self, path: str) -> bytes:
         """The error in the shape that the clients of ``path`` expect (OpenAI's or Anthropic's)."""
         return msgspec.json.encode(self._anthropic() if path.startswith("/v1/messages") else self._openai())

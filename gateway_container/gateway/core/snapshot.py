@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.core import wire
+from gateway.core.stage import StageMaker, TranslationMaker
 
 Network = IPv4Network | IPv6Network
 ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
@@ -60,7 +61,7 @@ class Deployment:
         "shadow",
         "source",
         "stream_usage",
-        "tls", "unserved", "weight",
+        "tls", "translations", "unserved", "weight",
         "wire",
     )  # fmt: skip
 
@@ -85,6 +86,7 @@ class Deployment:
         self.asleep = deployment.asleep
         # Requests must not go there: it sleeps, or its protocol is not one that this gateway speaks.
         self.unserved = deployment.asleep or deployment.provider in UNSPOKEN
+        self.translations: dict[str, TranslationMaker] = {}  # by path, where its dialect is not the client's
         self.shadow = deployment.shadow
         self.outstanding = 0
         self.failures = 0
@@ -98,7 +100,7 @@ class Endpoint:
     """A name that clients call, with its deployments by tier."""
 
     __slots__ = ("adapters", "chain", "input_nanos", "limits", "max_output_tokens", "name", "output_nanos", "policy",
-                 "price", "project_ids", "shadows", "tiers")  # fmt: skip
+                 "price", "project_ids", "shadows", "stages", "tiers")  # fmt: skip
 
     def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment]) -> None:
         self.name = endpoint.name
@@ -113,6 +115,7 @@ class Endpoint:
         self.max_output_tokens = endpoint.max_output_tokens
         self.adapters = endpoint.adapters
         self.policy = endpoint.policy
+        self.stages: tuple[StageMaker, ...] = ()  # compiled by the policy when the snapshot is put in force
         self.chain: tuple[Endpoint, ...] = (self,)  # itself, then its fallbacks in order
 
 
