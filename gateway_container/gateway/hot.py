@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 
-from gateway.core.authorise import refuse_blocked
 from gateway.core.call import INFERENCE_PATHS
 from gateway.core.headers import client_ip
 from gateway.core.problems import Rejected
@@ -77,10 +76,10 @@ class Hot:
             raise Rejected("draining", retry_after_s=1)
         forwarded_for = named[names.forwarded_for] if names.forwarded_for else b""
         address = client_ip(peer, forwarded_for, self.gateway.trusted_proxies)
+        if snapshot is not None and snapshot.rules:
+            agent = named[names.user_agent] if names.user_agent else b""
+            self.policy.blocking.refuse(snapshot, address, agent.decode("latin-1"), self.now_ms)
         self.policy.authorise(flow, token, address)
-        agent = named[names.user_agent] if names.user_agent else b""
-        assert snapshot is not None
-        refuse_blocked(snapshot, address, agent.decode("latin-1"))
 
     def target(self, deployment: Deployment, path: str) -> tuple[Pool, bytes]:
         """The pool, and the request line with the headers that never change; made once. Raises Rejected."""

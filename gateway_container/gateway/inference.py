@@ -10,7 +10,6 @@ import httpx
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.core import usage as usages
-from gateway.core.authorise import refuse_blocked
 from gateway.core.exchange import Exchange
 from gateway.core.headers import TO_CLIENT, TO_UPSTREAM, client_ip, token_of
 from gateway.core.problems import Rejected
@@ -76,9 +75,11 @@ class Inference:
         exchange = self.exchange
         forwarded = self.named.get(b"x-forwarded-for", b"")
         address = client_ip(self.peer, forwarded, self.gateway.trusted_proxies)
+        snapshot = self.policy.snapshot
+        if snapshot is not None:
+            agent = self.named.get(b"user-agent", b"").decode("latin-1")
+            self.policy.blocking.refuse(snapshot, address, agent, now_ms())
         self.policy.authorise(exchange, token_of(self.named), address)
-        assert self.policy.snapshot is not None
-        refuse_blocked(self.policy.snapshot, address, self.named.get(b"user-agent", b"").decode("latin-1"))
         body = await self._read_body()
         if self.policy.admit(exchange, body, self.named.get(b"content-type", b""), now_ms()) is not None:
             await self.gateway.reserve(exchange)

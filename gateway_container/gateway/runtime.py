@@ -22,6 +22,7 @@ from gateway.core.shapes import Row
 from gateway.core.snapshot import BrokenSnapshot, Deployment, load
 from gateway.core.stage import Outgoing
 from gateway.credentials import Credentials, Header, NoCredential
+from gateway.geoip import Countries
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot
 from gateway.metering import Meter
 from gateway.settings import Settings
@@ -48,6 +49,8 @@ class Gateway:
         self.lock = DirectoryLock(self.directory)
         self.control = ControlPlane(settings.control_plane_url, settings.gateway_token, settings.name, transport)
         self.policy = Policy(settings.name, self.boot, settings.open_bounds)
+        if settings.geoip_file is not None:
+            self.policy.blocking.country_of = Countries(settings.geoip_file)
         self.telemetry = Telemetry()
         self.meter = Meter(self.directory, self.boot.rstrip("-"), self._upload, settings.batch_rows, settings.flush_s)
         self.meter.observe = self.telemetry.add
@@ -130,6 +133,8 @@ class Gateway:
         swapped, self._swapped = self._swapped, None
         if swapped is not None and not swapped.done():
             swapped.set_result(None)
+        if snapshot.countries and self.settings.geoip_file is None:
+            log.warning("blocking by country has no effect: set GATEWAY_GEOIP_FILE")
         log.info("config %d in force", snapshot.version)
         return True
 

@@ -40,6 +40,7 @@ class Settings:
     max_connections: int = 16384
     trusted_proxies: tuple[str, ...] = ()
     credentials_dir: Path | None = None
+    geoip_file: Path | None = None  # MaxMind DB; blocking by country needs it
     fail_open_requests: int = 60  # per scope and minute while the control plane is away; 0: fail closed
     fail_open_tokens: int = 100_000
     fail_open_money_nanos: int = 0

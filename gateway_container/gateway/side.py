@@ -102,6 +102,7 @@ class Side:
         peer = request.client.host if request.client else ""
         forwarded = request.headers.get("x-forwarded-for", "").encode("latin-1")
         address = client_ip(peer, forwarded, self.gateway.trusted_proxies)
+        self.gateway.policy.blocking.refuse(snapshot, address, request.headers.get("user-agent", ""), now_ms())
         return authorise(snapshot, token_of(dict(request.scope["headers"])), now_ms(), address)
 
 

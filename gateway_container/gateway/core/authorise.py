@@ -19,16 +19,6 @@ def authorise(snapshot: Snapshot, token: bytes, now_ms: int, client_ip: str) -> 
     return key
 
 
-def refuse_blocked(snapshot: Snapshot, client_ip: str, user_agent: str) -> None:
-    """Raises Rejected when a blocking rule fits the caller."""
-    if snapshot.networks and inside(client_ip, snapshot.networks):
-        raise Rejected("blocked")
-    if snapshot.agents:
-        agent = user_agent.lower()
-        if any(part in agent for part in snapshot.agents):
-            raise Rejected("blocked")
-
-
 def inside(client_ip: str, networks: tuple[Network, ...]) -> bool:
     """Whether an address is in one of the networks; what is not an address is in none."""
     try:

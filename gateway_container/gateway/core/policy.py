@@ -6,6 +6,7 @@ from collections.abc import Callable
 from gateway.core import call as calls
 from gateway.core import health, multipart
 from gateway.core.authorise import authorise, find_endpoint
+from gateway.core.blocking import Blocking
 from gateway.core.call import parse
 from gateway.core.choose import Chooser
 from gateway.core.exchange import Exchange
@@ -34,6 +35,7 @@ class Policy:
         self.book = LeaseBook(gateway_id, boot, open_bounds)
         self.chooser = Chooser()
         self.stage_kinds: list[Callable[[Endpoint], StageMaker | None]] = []  # in the order in which requests pass
+        self.blocking = Blocking()
         self._numbers = itertools.count(1)
 
     def swap(self, snapshot: Snapshot) -> None:

@@ -124,6 +124,8 @@ class Snapshot:
 
     __slots__ = (
         "agents",
+        "client_rate",
+        "countries",
         "credentials",
         "deployments",
         "endpoints",
@@ -149,6 +151,8 @@ class Snapshot:
                 self.endpoints[name] = compiled
         self.networks = tuple(ip_network(b.value, strict=False) for b in config.blocking if b.kind == "cidr")
         self.agents = tuple(b.value.lower() for b in config.blocking if b.kind == "user_agent")
+        self.countries = frozenset(_country(b.value) for b in config.blocking if b.kind == "country")
+        self.client_rate = min((_rate(b.value) for b in config.blocking if b.kind == "rate"), default=None)
         self.rules = tuple(config.blocking)
         self.credentials = {credential.ref: credential.sealed for credential in config.credentials}
         _refuse_cycles(config.endpoints)
@@ -176,6 +180,18 @@ def _digest(key: wire.Key) -> bytes:
     if len(digest) != 32:
         raise ValueError(f"key {key.id}: sha256 is not 64 hex digits")
     return digest
+
+
+def _country(code: str) -> str:
+    if len(code) != 2 or not code.isascii() or not code.isalpha():
+        raise ValueError(f"country {code!r} is not two letters (ISO 3166-1)")
+    return code.upper()
+
+
+def _rate(per_minute: str) -> int:
+    if not per_minute.isascii() or not per_minute.isdigit() or len(per_minute) > 9:
+        raise ValueError(f"rate {per_minute!r} is not a number of requests per minute")
+    return int(per_minute)
 
 
 def _deployments(endpoints: Iterable[wire.Endpoint], before: dict[str, Deployment]) -> dict[str, Deployment]:

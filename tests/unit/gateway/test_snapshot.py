@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from gateway.core.authorise import authorise, find_endpoint, refuse_blocked, visible_models
+from gateway.core.authorise import authorise, find_endpoint, visible_models
 from gateway.core.headers import client_ip
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import BrokenSnapshot, Snapshot, load
@@ -45,6 +45,8 @@ def taken(document: Any, before: Snapshot | None = None) -> Snapshot:
             ]
         },
         {"blocking": [{"id": "b", "kind": "cidr", "value": "nope"}]},
+        {"blocking": [{"id": "b", "kind": "country", "value": "Atlantis"}]},
+        {"blocking": [{"id": "b", "kind": "rate", "value": "-5"}]},
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any]) -> None:
@@ -99,15 +101,6 @@ def test_keys_expire_and_are_bound_to_addresses_models_and_projects() -> None:
     with refused("model_not_found"):
         find_endpoint(snapshot, found, "g")
     assert visible_models(snapshot, found) == ["e"]
-
-
-def test_blocking_rules() -> None:
-    rules = [{"id": "1", "kind": "cidr", "value": "1.2.3.0/24"}, {"id": "2", "kind": "user_agent", "value": "BadBot"}]
-    snapshot = taken(config(blocking=rules))
-    refuse_blocked(snapshot, "1.2.4.1", "curl")
-    for address, agent in (("1.2.3.4", "curl"), ("9.9.9.9", "x badbot/2")):
-        with refused("blocked"):
-            refuse_blocked(snapshot, address, agent)
 
 
 @pytest.mark.parametrize(
