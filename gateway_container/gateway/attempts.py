@@ -110,6 +110,8 @@ class Attempts(Exchange):
     def _attempt(self, deployment: Deployment) -> None:
         self.redialled = False
         self.heard_tick = self.hot.tick
+        if self.trace is not None:
+            self.forwarded = self.trace.header_lines()
         try:
             pool, line = self.hot.targets.get((deployment, self.path)) or self.hot.target(deployment, self.path)
             if self.pipeline is not None or self.path in deployment.translations:

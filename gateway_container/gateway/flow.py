@@ -43,6 +43,8 @@ class Flow(Attempts):
         if self.pipeline is not None:
             self.pipeline.begin(head)
             return not self.over
+        if self.hot.server_timing:
+            head.passed.append(self.timing_line())
         if head.event_stream:
             self.reader = StreamReader(self.hot.policy.adds_usage(self))
         self.head = b"%b%bx-request-id: %b\r\n%b\r\n" % (
@@ -63,6 +65,9 @@ class Flow(Attempts):
             line = b"transfer-encoding: chunked\r\n"
         return line if self.keep_alive else line + b"connection: close\r\n"
 
+    def timing_line(self) -> bytes:
+        return b"server-timing: %b\r\n" % self.server_timing(self.hot.now_s)
+
     def flush_head(self) -> None:
         if self.head:
             head, self.head = self.head, b""
@@ -73,6 +78,8 @@ class Flow(Attempts):
         hot, status = self.hot, head.status
         self.status = status
         line = b"" if self.keep_alive else b"connection: close\r\n"
+        if hot.server_timing:
+            line += self.timing_line()
         self.front.transport.write(
             b"%b%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b"
             % (OK, b"".join(head.passed), self.request_id.encode(), len(data), line, data)

@@ -205,6 +205,8 @@ class Front(asyncio.Protocol):
             flow.name_by(named[names.request_id])
         if names.forwarded:
             flow.forwarded = names.passed_on(named)
+        if self.hot.tracer is not None:
+            self.hot.trace(flow, named, names)
         try:
             self.hot.authorise(flow, self.peer, named, names)
         except Rejected as problem:

@@ -10,7 +10,7 @@ class HeaderNames:
     """The names as this client spells them; None where it does not send the header."""
 
     __slots__ = ("api_key", "authorization", "content_type", "expect", "forwarded", "forwarded_for", "request_id",
-                 "user_agent")  # fmt: skip
+                 "traceparent", "user_agent")  # fmt: skip
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         spelt = {name.lower(): name for name in names}
@@ -20,6 +20,7 @@ class HeaderNames:
         self.request_id = spelt.get(b"x-request-id")
         self.forwarded_for = spelt.get(b"x-forwarded-for")
         self.user_agent = spelt.get(b"user-agent")
+        self.traceparent = spelt.get(b"traceparent")
         self.expect = spelt.get(b"expect")
         self.forwarded = tuple(name for lower, name in spelt.items() if lower in TO_UPSTREAM)
 
@@ -31,9 +32,9 @@ class HeaderNames:
                 return value[7:].strip()
         return named[self.api_key].strip() if self.api_key is not None else b""
 
-    def passed_on(self, named: dict[bytes, bytes]) -> bytes:
-        """Header lines for the deployment."""
-        return b"".join([b"%b: %b\r\n" % (name, named[name]) for name in self.forwarded])
+    def passed_on(self, named: dict[bytes, bytes], but: bytes | None = None) -> bytes:
+        """Header lines for the deployment; ``but`` is left out."""
+        return b"".join([b"%b: %b\r\n" % (name, named[name]) for name in self.forwarded if name != but])
 
 
 def names_of(named: dict[bytes, bytes]) -> HeaderNames:

@@ -34,12 +34,15 @@ class Hot:
         self.gateway = gateway
         self.policy = gateway.policy
         self.emit = gateway.emit
+        self.tracer = gateway.observability.tracer
+        self.server_timing = gateway.settings.server_timing
         self.settings = gateway.settings
         self.loop = asyncio.get_running_loop()
         self.paths = {path.encode("ascii"): path for path in INFERENCE_PATHS}
         self.pools = Pools(gateway.settings.connect_timeout_s)
         self.side = Starlette(routes=Side(gateway).routes())
         self.fronts: set[Front] = set()
+        gateway.open_connections = self.fronts.__len__
         self.now_s = time.monotonic()  # read once per event: see tell_time
         self.now_ms = now_ms()
         self._wall_ms = self.now_ms - int(self.now_s * 1000)
@@ -80,6 +83,14 @@ class Hot:
             agent = named[names.user_agent] if names.user_agent else b""
             self.policy.blocking.refuse(snapshot, address, agent.decode("latin-1"), self.now_ms)
         self.policy.authorise(flow, token, address)
+
+    def trace(self, flow: "Flow", named: dict[bytes, bytes], names: HeaderNames) -> None:
+        """Begin the request's trace if it is sampled: deployments then see spans of the gateway as their parents."""
+        assert self.tracer is not None
+        trace = self.tracer.begin(named[names.traceparent] if names.traceparent else b"")
+        if trace is not None:
+            trace.forwarded = names.passed_on(named, but=names.traceparent)
+            flow.trace = trace
 
     def target(self, deployment: Deployment, path: str) -> tuple[Pool, bytes]:
         """The pool, and the request line with the headers that never change; made once. Raises Rejected."""

@@ -111,6 +111,8 @@ class HotPipeline(Pipeline):
         self.sent = True
         if not flow.keep_alive:
             framing += b"connection: close\r\n"
+        if flow.hot.server_timing:
+            framing += flow.timing_line()
         flow.front.transport.write(
             b"%b%bx-request-id: %b\r\n%b\r\n%b" % (
                 flow.hot.status_line(head.status), b"".join(b"%b: %b\r\n" % header for header in head.headers),

@@ -46,6 +46,7 @@ class Inference:
         event_id = self.policy.new_event_id()
         self.exchange = Exchange(event_id, scope["path"], time.monotonic(), now_ms())
         self.exchange.name_by(self.named.get(b"x-request-id", b""))
+        self.exchange.trace = gateway.observability.begin_trace(self.named.get(b"traceparent", b""))
         self.sent_status = 0
         self.sent_all = False
         self.reader: StreamReader | None = None
@@ -166,10 +167,12 @@ class Inference:
         return self.client.build_request("POST", url, content=body, headers=headers)
 
     def _outgoing_headers(self) -> list[tuple[bytes, bytes]]:
-        passed = [(name, value) for name, value in self.headers if name in TO_UPSTREAM]
-        request_id = self.exchange.request_id.encode()
-        passed.append((b"content-type", self.named.get(b"content-type", b"application/json")))
-        return [*passed, (b"x-request-id", request_id), (b"accept-encoding", b"identity")]
+        named = {name: value for name, value in self.headers if name in TO_UPSTREAM}
+        if self.exchange.trace is not None:
+            named[b"traceparent"] = self.exchange.trace.traceparent
+        named[b"content-type"] = self.named.get(b"content-type", b"application/json")
+        named[b"x-request-id"] = self.exchange.request_id.encode()
+        return [*named.items(), (b"accept-encoding", b"identity")]
 
     async def _watch_client(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
@@ -243,6 +246,8 @@ class Inference:
         if message["type"] == "http.response.start":
             self.sent_status = message["status"]
             message["headers"].append((b"x-request-id", self.exchange.request_id.encode()))
+            if self.gateway.settings.server_timing:
+                message["headers"].append((b"server-timing", self.exchange.server_timing(time.monotonic())))
         elif not message.get("more_body"):
             self.sent_all = True
         await self._send(message)

@@ -44,7 +44,7 @@ class Meter:
         self.boot = boot
         self.batch_rows = batch_rows
         self.flush_s = flush_s
-        self.observe: Callable[[Row], None] = lambda row: None
+        self.observe: Callable[[list[Row], bytes], None] = lambda rows, lines: None
         self.rows = 0
         self.uploaded = 0
         self.waiting: deque[Batch] = deque(Batch(p.stem, p) for p in sorted(directory.glob("*.rows")))
@@ -68,9 +68,8 @@ class Meter:
         if not rows:
             return
         self.rows += len(rows)
-        for row in rows:
-            self.observe(row)
         lines = encode_rows(rows)
+        self.observe(rows, lines)
         if not self._segment.append(lines, len(rows)):
             self._seal_segment()
             if not self._segment.append(lines, len(rows)):

@@ -25,8 +25,8 @@ from gateway.credentials import Credentials, Header, NoCredential
 from gateway.geoip import Countries
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot
 from gateway.metering import Meter
+from gateway.observability import Observability
 from gateway.settings import Settings
-from gateway.telemetry import Telemetry
 
 log = logging.getLogger("gateway")
 LEASE_GAP_S = 0.02
@@ -51,9 +51,9 @@ class Gateway:
         self.policy = Policy(settings.name, self.boot, settings.open_bounds)
         if settings.geoip_file is not None:
             self.policy.blocking.country_of = Countries(settings.geoip_file)
-        self.telemetry = Telemetry()
+        self.observability = Observability(settings)
         self.meter = Meter(self.directory, self.boot.rstrip("-"), self._upload, settings.batch_rows, settings.flush_s)
-        self.meter.observe = self.telemetry.add
+        self.meter.observe = self.observability.add
         self.emit: Callable[[Row], None] = self.meter.add
         self.journal = LeaseJournal(self.directory / "leases")
         self._left_behind = [
@@ -63,6 +63,8 @@ class Gateway:
         self.trusted_proxies = tuple(ip_network(cidr, strict=False) for cidr in settings.trusted_proxies)
         self.draining = False
         self.config_errors = 0
+        self.config_heard_s = time.monotonic()  # when the control plane last said which config is in force
+        self.open_connections: Callable[[], int] = lambda: 0
         self.on_swap: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._nudged = asyncio.Event()
@@ -84,7 +86,7 @@ class Gateway:
         """Load the config (from the control plane, else from the disk copy) and start the background tasks."""
         if not await self._poll_once() and self.policy.snapshot is None:
             self._load_disk_copy()
-        for work in (self._poll, self._lease, self.meter.run, self._watch):
+        for work in (self._poll, self._lease, self.meter.run, self._watch, *self.observability.work()):
             self._tasks.append(asyncio.create_task(work(), name=f"gateway {work.__name__}"))
 
     async def stop(self) -> None:
@@ -95,6 +97,7 @@ class Gateway:
         self.policy.book.close_all()
         await self._exchange_leases(sweep=True)
         await self.meter.drain()
+        await self.observability.close()
         self.journal.drop()
         await self.control.close()
         self.lock.__exit__(None, None, None)
@@ -113,6 +116,7 @@ class Gateway:
         except ControlPlaneAway as error:
             log.warning("config: %s", error)
             return False
+        self.config_heard_s = time.monotonic()
         if data is not None:
             if self.take(data):
                 self._write_disk_copy(data)
@@ -232,6 +236,11 @@ class Gateway:
             lease.mark = self.journal.open(LeaseSlot(scope.name, scope.kind, lease.id))
 
     # --- deployments --------------------------------------------------------------------------------------------
+
+    @property
+    def requests_held(self) -> int:
+        """How many wait for a deployment to wake."""
+        return sum(self._held.values())
 
     async def choose(self, exchange: Exchange) -> Deployment:
         """A deployment, waiting for a sleeping one to wake where the endpoint says so. Raises Rejected."""

@@ -41,6 +41,11 @@ class Settings:
     trusted_proxies: tuple[str, ...] = ()
     credentials_dir: Path | None = None
     geoip_file: Path | None = None  # MaxMind DB; blocking by country needs it
+    access_log: bool = False  # JSON lines on standard output
+    server_timing: bool = False  # tell clients where the time went
+    otlp_url: str = ""  # of an OpenTelemetry collector, without /v1/traces
+    otlp_headers: tuple[str, ...] = ()  # name=value
+    trace_ratio: float = 0.01  # of requests that come without a trace of their own
     fail_open_requests: int = 60  # per scope and minute while the control plane is away; 0: fail closed
     fail_open_tokens: int = 100_000
     fail_open_money_nanos: int = 0

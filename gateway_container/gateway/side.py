@@ -12,8 +12,8 @@ from gateway.core.authorise import authorise, find_endpoint, visible_models
 from gateway.core.headers import client_ip, token_of
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Key
+from gateway.exposition import exposition
 from gateway.runtime import Gateway, now_ms
-from gateway.telemetry import exposition
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Handler = Callable[[Request], Awaitable[Response]]

@@ -7,6 +7,7 @@ from gateway.core.lease import Amounts, Lease, Plan
 from gateway.core.multipart import Form
 from gateway.core.shapes import Call
 from gateway.core.snapshot import Deployment, Endpoint, Key
+from gateway.core.trace import Trace
 
 SOUND_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -16,7 +17,8 @@ class Exchange:
 
     __slots__ = (
         "amounts", "answered_by", "arrived_s", "body", "call", "deployment", "endpoint", "event_id", "first_s", "form",
-        "key", "leases", "path", "plan", "request_id", "retries", "routed_s", "tried", "ts_ms", "wasted_tokens",
+        "key", "leases", "path", "plan", "request_id", "retries", "routed_s", "trace", "tried", "ts_ms",
+        "wasted_tokens",
     )  # fmt: skip
 
     def __init__(self, event_id: str, path: str, arrived_s: float, ts_ms: int) -> None:
@@ -35,6 +37,7 @@ class Exchange:
         self.plan: Plan = ()
         self.leases: Sequence[Lease] = ()  # that hold ``amounts``, one per scope of the plan
         self.amounts: Amounts = (0, 0, 0)
+        self.trace: Trace | None = None  # where it is sampled
         self.tried: tuple[Deployment, ...] = ()
         self.retries = 0
         self.routed_s = 0.0
@@ -45,3 +48,10 @@ class Exchange:
         """Go by the client's own request id, if it is a sound one."""
         if SOUND_REQUEST_ID.fullmatch(client_request_id):
             self.request_id = client_request_id.decode("ascii")
+
+    def server_timing(self, now_s: float) -> bytes:
+        """The value of a Server-Timing header, in milliseconds: held here, and then until the answer began."""
+        if not self.routed_s:
+            return b"queue;dur=%.3f" % ((now_s - self.arrived_s) * 1000.0)
+        held_ms, upstream_ms = (self.routed_s - self.arrived_s) * 1000.0, (now_s - self.routed_s) * 1000.0
+        return b"queue;dur=%.3f, upstream;dur=%.3f" % (held_ms, upstream_ms)

@@ -157,6 +157,8 @@ class Policy:
                 exchange.deployment = chosen
                 exchange.tried += (chosen,)
                 chosen.outstanding += 1
+                if exchange.trace is not None:
+                    exchange.trace.begin_attempt(chosen, now_s)
                 return chosen
         return None
 
@@ -199,6 +201,8 @@ class Policy:
         assert deployment is not None and endpoint is not None
         if status is None or status in FAILURE_STATUS:
             health.note_failure(deployment, now_s)
+        if exchange.trace is not None:
+            exchange.trace.end_attempt(status or 0, now_s)
         allowed = max(e.policy.retries for e in endpoint.chain)
         return may_retry(status, exchange.retries, allowed, sent)
 
@@ -244,7 +248,7 @@ class Policy:
             self._settle(exchange, (1, usage.input_tokens + usage.output_tokens, cost))
         arrived_s, routed_s, first_s = exchange.arrived_s, exchange.routed_s, exchange.first_s
         made = usage.output_tokens
-        return Row(
+        row = Row(
             exchange.event_id,
             exchange.ts_ms,
             self.gateway_id,
@@ -273,3 +277,6 @@ class Policy:
             deployment.source if deployment is not None else "live",
             exchange.request_id,
         )
+        if exchange.trace is not None:
+            exchange.trace.end(row, call.model if call is not None else "", arrived_s, first_s, now_s)
+        return row

@@ -256,7 +256,19 @@ def form(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def stack(form: str, tmp_path: Path) -> AsyncIterator[Stack]:
+def serve() -> Callable[[Any], contextlib.AbstractAsyncContextManager[int]]:
+    """``async with serve(app) as port``: any other server that a test needs."""
+    return serving
+
+
+@pytest.fixture
+def gateway_settings() -> dict[str, Any]:
+    """Settings that differ from the suite's; modules override it."""
+    return {}
+
+
+@pytest.fixture
+async def stack(form: str, tmp_path: Path, gateway_settings: dict[str, Any]) -> AsyncIterator[Stack]:
     engines = [Engine(), Engine()]
     for engine in engines:
         await engine.start()
@@ -264,17 +276,11 @@ async def stack(form: str, tmp_path: Path) -> AsyncIterator[Stack]:
     stand_in = StandIn(config, TOKEN)
     stack = Stack(stand_in, engines, config)
     async with serving(stand_in.app()) as control_port:
-        settings = Settings(
-            control_plane_url=f"http://127.0.0.1:{control_port}",
-            gateway_token=TOKEN,
-            spool_dir=tmp_path,
-            gateway_id="gw-test",
-            port=0,
-            poll_s=30.0,
-            flush_s=30.0,
-            drain_s=1.0,
-            trusted_proxies=(),
-        )
+        usual: dict[str, Any] = {
+            "control_plane_url": f"http://127.0.0.1:{control_port}", "gateway_token": TOKEN, "spool_dir": tmp_path,
+            "gateway_id": "gw-test", "port": 0, "poll_s": 30.0, "flush_s": 30.0, "drain_s": 1.0,
+        }  # fmt: skip
+        settings = Settings(**usual | gateway_settings)
         async with (
             FORMS[form](settings) as (stack.gateway, stack.port, stack.hot),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{stack.port}", timeout=10) as stack.client,
