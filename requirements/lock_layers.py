@@ -1,4 +1,4 @@
-"""Locks of the Lambda layers: `python requirements/lock_layers.py` after a change of pyproject.toml.
+"""Locks of the Lambda layers and of the gateway's image: `python requirements/lock_layers.py` after a change of pyproject.toml.
 
 A layer holds what its extra adds to the base layer, at the versions of requirements/dev.txt, so that the tests run what
 Lambda runs. Pins and hashes, no addresses.
@@ -21,6 +21,8 @@ def main() -> None:
     write("base", base)
     for layer, extra in EXTRAS.items():
         write(layer, without(compile_lock(project["optional-dependencies"][extra]), pins(base)))
+    image = compile_lock(project["optional-dependencies"]["gateway"])
+    (HERE.parent / "gateway_container" / "requirements.txt").write_text(image)
 
 
 def compile_lock(requirements: list[str]) -> str:

@@ -1,6 +1,6 @@
 """The second half of a request on the hot path: the answer, passed on as it comes, and every way it can end."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.attempts import Attempts
 from gateway.core import usage as usages
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.hot import Hot
     from gateway.upstream import Upstream
 
-OK = b"HTTP/1.1 200 OK\r\n"
+OK: Final = b"HTTP/1.1 200 OK\r\n"
 
 
 class Flow(Attempts):

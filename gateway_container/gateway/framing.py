@@ -1,22 +1,30 @@
 """How the body of an HTTP/1.1 response is delimited: strict, because what follows goes to a client's connection."""
 
 import re
+from typing import Final
 
 from gateway.core.headers import TO_CLIENT
 from gateway.core.stage import Garbled
 
-CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}")
-PART_OF_SIZE = re.compile(rb"[0-9a-fA-F]{0,8}\r?")
-STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: |$)")
-TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-MAX_CHUNK_LINE = 10
-MAX_HEAD_BYTES = 64 << 10
-LENGTH, CHUNKED, UNTIL_CLOSE = range(1, 4)
+CHUNK_SIZE: Final = re.compile(rb"[0-9a-fA-F]{1,8}")
+PART_OF_SIZE: Final = re.compile(rb"[0-9a-fA-F]{0,8}\r?")
+STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: |$)")
+TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+MAX_CHUNK_LINE: Final = 10
+MAX_HEAD_BYTES: Final = 64 << 10
+LENGTH: Final = 1
+CHUNKED: Final = 2
+UNTIL_CLOSE: Final = 3
 # What a header line can be.
-PASSED, DROPPED, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION_CLOSE, EVENT_STREAM = range(6)
-REMEMBERED = 4096
-_status_lines: dict[bytes, tuple[int, bool]] = {}
-_lines: dict[bytes, tuple[int, bytes]] = {}
+PASSED: Final = 0
+DROPPED: Final = 1
+CONTENT_LENGTH: Final = 2
+TRANSFER_ENCODING: Final = 3
+CONNECTION_CLOSE: Final = 4
+EVENT_STREAM: Final = 5
+REMEMBERED: Final = 4096
+_status_lines: Final[dict[bytes, tuple[int, bool]]] = {}
+_lines: Final[dict[bytes, tuple[int, bytes]]] = {}
 
 
 class BadFraming(Garbled):

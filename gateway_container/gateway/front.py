@@ -6,7 +6,7 @@ llhttp (httptools) parses, strictly; what it refuses, what is too large and what
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import httptools
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from gateway.hot import Hot
 
 log = logging.getLogger("gateway.front")
-SMALL_BODY_BYTES = 64 << 10  # of a refused request this much is read, so that the connection can be kept
-MANY_PARTS = 256
-LINGER_S = 2.0
+SMALL_BODY_BYTES: Final = 64 << 10  # of a refused request this much is read, so that the connection can be kept
+MANY_PARTS: Final = 256
+LINGER_S: Final = 2.0
 
 
 class Job(Protocol):

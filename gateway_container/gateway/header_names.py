@@ -1,9 +1,11 @@
 """Which of a request's headers matter, found once per set of names: a client sends the same ones every time."""
 
+from typing import Final
+
 from gateway.core.headers import TO_UPSTREAM
 
-REMEMBERED = 2048
-_known: dict[tuple[bytes, ...], "HeaderNames"] = {}
+REMEMBERED: Final = 2048
+_known: Final[dict[tuple[bytes, ...], "HeaderNames"]] = {}
 
 
 class HeaderNames:

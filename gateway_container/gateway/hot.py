@@ -6,7 +6,7 @@ import time
 from collections.abc import Coroutine
 from hashlib import sha256
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.front import Front
 
 log = logging.getLogger("gateway.hot")
-STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus}
+STATUS_LINES: Final = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus}
 
 
 class Hot:

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.core.snapshot import Deployment
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gateway.upstream import Upstream
 
 # Engines behind uvicorn close idle connections after 5 s; reusing one at that moment costs a retry.
-IDLE_S = 4.0
+IDLE_S: Final = 4.0
 Address = tuple[str, int, bool]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.stage import Garbled
 from gateway.framing import CHUNKED, LENGTH, MAX_HEAD_BYTES, UNTIL_CLOSE, BadFraming, Dechunker, Head
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from gateway.attempts import Attempts
     from gateway.flow import Flow
 
-NO_BODY = frozenset({204, 304})
-HEAD = 0  # the other states are the framings
+NO_BODY: Final = frozenset({204, 304})
+HEAD: Final = 0  # the other states are the framings
 
 
 class Upstream(asyncio.Protocol):

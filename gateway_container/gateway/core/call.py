@@ -1,5 +1,7 @@
 """What a request body asks for, and the body that goes to the deployment: only top-level fields are ever touched."""
 
+from typing import Final
+
 import msgspec
 
 from gateway.core.problems import Rejected
@@ -7,20 +9,20 @@ from gateway.core.shapes import Call, Message
 from gateway.core.snapshot import Deployment
 
 # Every path that costs tokens; all of them are POST and carry "model".
-INFERENCE_PATHS = frozenset({
+INFERENCE_PATHS: Final = frozenset({
     "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/rerank", "/v1/messages",
     "/v1/moderations", "/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations",
     "/v1/images/generations", "/v1/images/edits", "/v1/images/variations",
 })  # fmt: skip
 # Paths whose streams carry usage only when stream_options.include_usage asks for it.
-USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
-INCLUDE_USAGE = b'"include_usage":true'
+USAGE_OPTION_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
+INCLUDE_USAGE: Final = b'"include_usage":true'
 
 
-QUOTE = ord('"')
-_decode = msgspec.json.Decoder(Call).decode
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_messages = msgspec.json.Decoder(list[Message]).decode
+QUOTE: Final = ord('"')
+_decode: Final = msgspec.json.Decoder(Call).decode
+_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_messages: Final = msgspec.json.Decoder(list[Message]).decode
 
 
 def plain_text(call: Call) -> bool:

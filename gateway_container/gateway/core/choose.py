@@ -3,13 +3,14 @@
 import random
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from gateway.core.health import usable
 from gateway.core.snapshot import Deployment, Endpoint
 
-PREFIX_BLOCK_BYTES = 1024
-PREFIX_BLOCKS = 1 << 18
-PREFIX_SLACK = 8  # so many more requests than the least busy one may wait at the one that has the prefix
+PREFIX_BLOCK_BYTES: Final = 1024
+PREFIX_BLOCKS: Final = 1 << 18
+PREFIX_SLACK: Final = 8  # so many more requests than the least busy one may wait at the one that has the prefix
 
 
 class Chooser:

@@ -1,7 +1,7 @@
 """One request on its way: what is known of it so far."""
 
 import re
-from collections.abc import Sequence
+from typing import Final
 
 from gateway.core.lease import Amounts, Lease, Plan
 from gateway.core.multipart import Form
@@ -9,7 +9,7 @@ from gateway.core.shapes import Call
 from gateway.core.snapshot import Deployment, Endpoint, Key
 from gateway.core.trace import Trace
 
-SOUND_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+SOUND_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class Exchange:
@@ -35,7 +35,7 @@ class Exchange:
         self.answered_by: Endpoint | None = None  # a fallback of the endpoint, or itself
         self.deployment: Deployment | None = None
         self.plan: Plan = ()
-        self.leases: Sequence[Lease] = ()  # that hold ``amounts``, one per scope of the plan
+        self.leases: list[Lease] = []  # that hold ``amounts``, one per scope of the plan
         self.amounts: Amounts = (0, 0, 0)
         self.trace: Trace | None = None  # where it is sampled
         self.tried: tuple[Deployment, ...] = ()

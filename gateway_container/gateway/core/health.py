@@ -1,14 +1,15 @@
 """Circuit breaker and outlier ejection of deployments."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.core.snapshot import Deployment
 
-FAILURES_TO_OPEN = 3
-MAX_OPEN_S = 30.0
-RATE_WEIGHT = 0.1
-EJECT_RATE = 0.5
-EJECT_S = 10.0
+FAILURES_TO_OPEN: Final = 3
+MAX_OPEN_S: Final = 30.0
+RATE_WEIGHT: Final = 0.1
+EJECT_RATE: Final = 0.5
+EJECT_S: Final = 10.0
 
 
 def usable(deployment: Deployment, now_s: float) -> bool:

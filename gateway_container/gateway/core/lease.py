@@ -1,9 +1,11 @@
 """A lease, and the limit that it is a slice of."""
 
-WINDOW_MS = 60_000
-SLICE_S = 2.0  # a slice is about this much of a gateway's own recent demand
-PER_MINUTE = ("requests", "tokens")
-INDEX = {"requests": 0, "tokens": 1, "money_nanos": 2, "wake": 0}  # of a kind in Amounts
+from typing import Final
+
+WINDOW_MS: Final = 60_000
+SLICE_S: Final = 2.0  # a slice is about this much of a gateway's own recent demand
+PER_MINUTE: Final = ("requests", "tokens")
+INDEX: Final = {"requests": 0, "tokens": 1, "money_nanos": 2, "wake": 0}  # of a kind in Amounts
 
 
 class Lease:
@@ -42,7 +44,7 @@ class Lease:
             self.mark[0] = self.granted - self.free
 
 
-NO_LEASE = Lease("", None)
+NO_LEASE: Final = Lease("", None)
 NO_LEASE.free = -1
 
 
@@ -98,3 +100,10 @@ class Scope:
 
 Plan = tuple[Scope, ...]  # every limit that applies to a request
 Amounts = tuple[int, int, int]  # requests, tokens, money_nanos
+
+
+def part(amounts: Amounts, index: int) -> int:
+    """One of the amounts. Spelt out: an index that is only known at run time would pack the tuple into an object."""
+    if index == 0:
+        return amounts[0]
+    return amounts[1] if index == 1 else amounts[2]

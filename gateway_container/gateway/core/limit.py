@@ -7,16 +7,17 @@ limit) it makes overspending impossible, whatever is lost, repeated or late.
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from gateway.core import wire
-from gateway.core.lease import NO_LEASE, PER_MINUTE, WINDOW_MS, Amounts, Lease, Plan, Scope
+from gateway.core.lease import NO_LEASE, PER_MINUTE, WINDOW_MS, Amounts, Lease, Plan, Scope, part
 from gateway.core.snapshot import Endpoint
 
-EARLY_MS = 5_000  # the next minute's lease is opened this long before
-IDLE_MS = 5_000  # a slice that nobody used for so long is given back
-RENEW_MS = 20_000  # a message at least this often keeps a money lease (60 s) alive
-FORGET_MS = 600_000
-NEVER_MS = 2**62
+EARLY_MS: Final = 5_000  # the next minute's lease is opened this long before
+IDLE_MS: Final = 5_000  # a slice that nobody used for so long is given back
+RENEW_MS: Final = 20_000  # a message at least this often keeps a money lease (60 s) alive
+FORGET_MS: Final = 600_000
+NEVER_MS: Final = 2**61
 
 
 class LeaseBook:
@@ -51,10 +52,11 @@ class LeaseBook:
         leases: list[Lease] = []
         for scope in plan:
             lease = scope.lease
-            free = lease.free - amounts[scope.index]
+            amount = part(amounts, scope.index)
+            free = lease.free - amount
             if free < scope.low:
-                lease = self._run_low(scope, amounts[scope.index], now_ms)
-                free = lease.free - amounts[scope.index]
+                lease = self._run_low(scope, amount, now_ms)
+                free = lease.free - amount
                 if free < 0:
                     return self._undo(plan, amounts, leases, now_ms)
             lease.free = free
@@ -66,10 +68,10 @@ class LeaseBook:
     def _undo(self, plan: Plan, amounts: Amounts, leases: Sequence[Lease], now_ms: int) -> Scope:
         """Let go of what is held already, ask for everything else that is short, and name the first short one."""
         for scope, lease in zip(plan, leases, strict=False):
-            lease.settle(amounts[scope.index], 0)
+            lease.settle(part(amounts, scope.index), 0)
         for scope in plan[len(leases) + 1 :]:
-            if scope.lease.free < amounts[scope.index]:
-                self._run_low(scope, amounts[scope.index], now_ms)
+            if scope.lease.free < part(amounts, scope.index):
+                self._run_low(scope, part(amounts, scope.index), now_ms)
         return plan[len(leases)]
 
     def _run_low(self, scope: Scope, amount: int, now_ms: int) -> Lease:

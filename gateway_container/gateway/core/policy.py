@@ -1,7 +1,7 @@
 """The policy core as one object: both forms of the gateway ask it, and only it, what to do with a request."""
 
-import itertools
 from collections.abc import Callable
+from typing import Final
 
 from gateway.core import call as calls
 from gateway.core import health, multipart
@@ -10,7 +10,7 @@ from gateway.core.blocking import Blocking
 from gateway.core.call import parse
 from gateway.core.choose import Chooser
 from gateway.core.exchange import Exchange
-from gateway.core.lease import Amounts, Plan, Scope
+from gateway.core.lease import Amounts, Plan, Scope, part
 from gateway.core.limit import LeaseBook
 from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
@@ -21,8 +21,8 @@ from gateway.core.snapshot import Deployment, Endpoint, Key, Snapshot
 from gateway.core.stage import NOTHING, StageMaker
 from gateway.core.wire import Limits
 
-BRIDGED_MS = 2_000  # while the control plane is away for less than this, requests wait for a lease
-JSON = b"application/json"
+BRIDGED_MS: Final = 2_000  # while the control plane is away for less than this, requests wait for a lease
+JSON: Final = b"application/json"
 
 
 class Policy:
@@ -36,7 +36,7 @@ class Policy:
         self.chooser = Chooser()
         self.stage_kinds: list[Callable[[Endpoint], StageMaker | None]] = []  # in the order in which requests pass
         self.blocking = Blocking()
-        self._numbers = itertools.count(1)
+        self._number = 0
 
     def swap(self, snapshot: Snapshot) -> None:
         """Put a new config in force; requests under way keep the one they began with."""
@@ -47,7 +47,8 @@ class Policy:
         self.book.plans.clear()
 
     def new_event_id(self) -> str:
-        return f"{self.boot}{next(self._numbers):x}"
+        self._number += 1
+        return self.boot + str(self._number)
 
     # --- authorise, limit, reserve ------------------------------------------------------------------------------
 
@@ -134,14 +135,11 @@ class Policy:
             self._settle(exchange, (0, 0, 0))
 
     def _settle(self, exchange: Exchange, used: Amounts) -> None:
-        amounts = exchange.amounts
-        for scope, lease in zip(exchange.plan, exchange.leases, strict=False):
-            spent = used[scope.index]
-            lease.free += amounts[scope.index] - spent
-            lease.spent += spent
-            if lease.mark is not None:
-                lease.mark[0] = lease.granted - lease.free
-        exchange.leases = ()
+        amounts, plan = exchange.amounts, exchange.plan
+        for place, lease in enumerate(exchange.leases):
+            index = plan[place].index
+            lease.settle(part(amounts, index), part(used, index))
+        exchange.leases = []
 
     # --- choose, retry ------------------------------------------------------------------------------------------
 

@@ -1,15 +1,24 @@
 """Worst-case reservations: what a request could cost at most, so that settling it never exceeds what was held."""
 
+from typing import Final
+
 from gateway.core.call import plain_text
 from gateway.core.shapes import Call, Usage
 from gateway.core.snapshot import Endpoint
 from gateway.core.wire import Price
 
-DEFAULT_MAX_OUTPUT_TOKENS = 4096
+DEFAULT_MAX_OUTPUT_TOKENS: Final = 4096
 # A picture or a recording behind a URL is worth more tokens than the bytes of its address.
-TOKENS_PER_ATTACHMENT = 16384
-LONG_BODY_BYTES = 8192  # above it, reading the messages is cheaper than searching them
-ATTACHMENT_MARKS = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"video_url"', b'"file_id"', b'"audio_url"')
+TOKENS_PER_ATTACHMENT: Final = 16384
+LONG_BODY_BYTES: Final = 8192  # above it, reading the messages is cheaper than searching them
+ATTACHMENT_MARKS: Final = (
+    b'"image_url"',
+    b'"input_image"',
+    b'"input_audio"',
+    b'"video_url"',
+    b'"file_id"',
+    b'"audio_url"',
+)
 
 
 def input_bound(call: Call, body: bytes) -> int:
@@ -17,7 +26,7 @@ def input_bound(call: Call, body: bytes) -> int:
     size = len(body)
     if size > LONG_BODY_BYTES and plain_text(call):
         return size
-    if b'_url"' not in body and b'"input_' not in body and b'"file_id"' not in body:
+    if body.find(b'_url"') < 0 and body.find(b'"input_') < 0 and body.find(b'"file_id"') < 0:  # "in" raises inside
         return size
     return size + sum(body.count(mark) for mark in ATTACHMENT_MARKS) * TOKENS_PER_ATTACHMENT
 

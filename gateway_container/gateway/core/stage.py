@@ -28,7 +28,7 @@ Usage is read from the deployment's answer before any stage sees it. The dialect
 """
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected
@@ -38,9 +38,9 @@ from gateway.core.usage import StreamReader
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
 
-MAX_READ_BYTES = 32 << 20  # a longer JSON answer passes, but its usage is not read
-EVENT_STREAM = b"text/event-stream"
-NOTHING = Usage()
+MAX_READ_BYTES: Final = 32 << 20  # a longer JSON answer passes, but its usage is not read
+EVENT_STREAM: Final = b"text/event-stream"
+NOTHING: Final = Usage()
 Header = tuple[bytes, bytes]
 
 

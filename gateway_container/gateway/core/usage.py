@@ -1,14 +1,16 @@
 """Token usage, read from an answer or counted where the answer does not say."""
 
+from typing import Final
+
 import msgspec
 
 from gateway.core.shapes import Answer, Details, Usage, UsageHolder, WireUsage
 
-MAX_EVENT_BYTES = 1 << 20
+MAX_EVENT_BYTES: Final = 1 << 20
 
 
-_decode = msgspec.json.Decoder(Answer).decode
-_decode_body = msgspec.json.Decoder(UsageHolder).decode
+_decode: Final = msgspec.json.Decoder(Answer).decode
+_decode_body: Final = msgspec.json.Decoder(UsageHolder).decode
 
 
 def of_body(body: bytes) -> Usage | None:
@@ -61,7 +63,7 @@ class StreamReader:
         self.events += data.count(b"data:")
         if self.pending or not data.endswith(b"\n\n"):
             return self._feed_part(data)
-        if b'"usage":{' in data or b'"usage": {' in data:
+        if data.find(b'"usage":{') >= 0 or data.find(b'"usage": {') >= 0:
             return self._read_events(data)
         return data
 
