@@ -1,4 +1,4 @@
-"""Locks of the Lambda layers and of the gateway's image: `python requirements/lock_layers.py` after a change of pyproject.toml.
+"""Locks of the Lambda layers and of the gateway's image: run `python requirements/lock_layers.py` after changes.
 
 A layer holds what its extra adds to the base layer, at the versions of requirements/dev.txt, so that the tests run what
 Lambda runs. Pins and hashes, no addresses.
