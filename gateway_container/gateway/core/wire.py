@@ -7,6 +7,8 @@ import msgspec
 Provider = Literal["openai", "anthropic", "azure", "bedrock", "gemini", "mistral", "together"]
 Routing = Literal["weighted", "least_outstanding", "prefix_affinity", "predicted_latency"]
 Source = Literal["live", "twin", "verification"]
+Direction = Literal["input", "output"]
+Action = Literal["block", "redact", "observe"]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -51,11 +53,16 @@ class Deployment(msgspec.Struct, frozen=True):
 
 class Guardrail(msgspec.Struct, frozen=True):
     id: str
-    kind: Literal["pii", "deny", "regex", "http"]
-    on: tuple[Literal["input", "output"], ...] = ("input", "output")
-    action: Literal["block", "redact", "observe"] = "block"
+    kind: Literal["pii", "deny", "regex", "http", "bedrock"]
+    on: tuple[Direction, ...] = ("input", "output")
+    action: Action = "block"
     patterns: list[str] = []
+    # The others are for scanners that are called (http, bedrock).
     url: str = ""
+    credential_ref: str | None = None
+    timeout_ms: int = 2000
+    fail_open: bool = False
+    window_chars: int = 1000  # of a stream, how much is scanned at a time
 
 
 class Policy(msgspec.Struct, frozen=True):
