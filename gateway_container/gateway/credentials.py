@@ -61,14 +61,19 @@ class Credentials:
         ref = deployment.credential_ref
         if ref is None:
             return []
-        secret = unseal(self._token, ref, sealed[ref]) if ref in sealed else self._from_file(ref)
-        if not secret.isascii() or not secret.isprintable():
-            raise NoCredential(f"credential {ref!r} is not printable ASCII")
+        secret = self.secret(ref, sealed)
         if deployment.provider == "azure":
             return [(b"api-key", secret.encode())]
         if deployment.provider == "anthropic":
             return [(b"x-api-key", secret.encode()), (b"anthropic-version", b"2023-06-01")]
         return [(b"authorization", b"Bearer " + secret.encode())]
+
+    def secret(self, ref: str, sealed: dict[str, str]) -> str:
+        """The plaintext. Raises NoCredential."""
+        secret = unseal(self._token, ref, sealed[ref]) if ref in sealed else self._from_file(ref)
+        if not secret.isascii() or not secret.isprintable():
+            raise NoCredential(f"credential {ref!r} is not printable ASCII")
+        return secret
 
     def _from_file(self, ref: str) -> str:
         if self._directory is None or "/" in ref or ref.startswith("."):

@@ -18,7 +18,7 @@ Family = tuple[str, str, Iterable[Sample]]  # name, type, samples
 def exposition(gateway: "Gateway") -> str:
     """What ``GET /metrics`` answers."""
     lines = []
-    for families in (_requests(gateway), _process(gateway), _leases(gateway), _deployments(gateway)):
+    for families in (_requests(gateway), _process(gateway), _leases(gateway), _deployments(gateway), _extras(gateway)):
         for name, kind, samples in families:
             lines.append(f"# TYPE {PREFIX}{name} {kind}")
             lines += [
@@ -94,6 +94,15 @@ def _deployments(gateway: "Gateway") -> Iterator[Family]:
     yield "ejected", "gauge", [("", label, int(d.ejected_until_s > now_s)) for label, d in every]
     yield "failure_rate", "gauge", [("", label, round(d.failure_rate, 4)) for label, d in every]
     yield "first_byte_seconds", "gauge", [("", label, round(d.latency_s, 6)) for label, d in every]
+
+
+def _extras(gateway: "Gateway") -> Iterator[Family]:
+    names = ("endpoint", "guardrail", "action", "on")
+    samples = [
+        ("", ",".join(f'{name}="{_escape(value)}"' for name, value in zip(names, found, strict=True)), times)
+        for found, times in gateway.extras.findings.items()
+    ]
+    yield "guardrail_findings_total", "counter", samples
 
 
 def _escape(label: str) -> str:

@@ -22,6 +22,7 @@ from gateway.core.shapes import Row
 from gateway.core.snapshot import BrokenSnapshot, Deployment, load
 from gateway.core.stage import Outgoing
 from gateway.credentials import Credentials, Header, NoCredential
+from gateway.extras import Extras
 from gateway.geoip import Countries
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot
 from gateway.metering import Meter
@@ -73,6 +74,7 @@ class Gateway:
         self._swapped: asyncio.Future[None] | None = None
         self._held: dict[str, int] = {}  # requests that wait for a deployment to wake
         self._credentials = Credentials(settings.gateway_token, settings.credentials_dir)
+        self.extras = Extras(self)
         book = self.policy.book
         book.nudge = self._nudged.set
         book.opened = self._journal_lease
@@ -99,6 +101,7 @@ class Gateway:
         await self.meter.drain()
         await self.observability.close()
         self.journal.drop()
+        await self.extras.close()
         await self.control.close()
         self.lock.__exit__(None, None, None)
 
@@ -282,6 +285,11 @@ class Gateway:
         except NoCredential as error:
             log.error("deployment %s: %s", deployment.id, error)
             raise Rejected("no_deployment") from None
+
+    def secret(self, ref: str) -> str:
+        """The plaintext of a credential. Raises NoCredential."""
+        snapshot = self.policy.snapshot
+        return self._credentials.secret(ref, snapshot.credentials if snapshot is not None else {})
 
     async def _watch(self) -> None:
         while True:

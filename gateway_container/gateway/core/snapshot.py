@@ -3,14 +3,18 @@
 import math
 import re
 from binascii import unhexlify
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 
 from gateway.core import wire
 from gateway.core.stage import StageMaker, TranslationMaker
+
+if TYPE_CHECKING:
+    from gateway.core.guard.guard import Guard
 
 Network = IPv4Network | IPv6Network
 ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
@@ -99,8 +103,8 @@ class Deployment:
 class Endpoint:
     """A name that clients call, with its deployments by tier."""
 
-    __slots__ = ("adapters", "chain", "input_nanos", "limits", "max_output_tokens", "name", "output_nanos", "policy",
-                 "price", "project_ids", "shadows", "stages", "tiers")  # fmt: skip
+    __slots__ = ("adapters", "chain", "guard", "input_nanos", "limits", "max_output_tokens", "name", "output_nanos",
+                 "policy", "price", "project_ids", "shadows", "stages", "tiers")  # fmt: skip
 
     def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment]) -> None:
         self.name = endpoint.name
@@ -115,8 +119,15 @@ class Endpoint:
         self.max_output_tokens = endpoint.max_output_tokens
         self.adapters = endpoint.adapters
         self.policy = endpoint.policy
+        self.guard = _guard(endpoint.policy.guardrails) if endpoint.policy.guardrails else None
         self.stages: tuple[StageMaker, ...] = ()  # compiled by the policy when the snapshot is put in force
         self.chain: tuple[Endpoint, ...] = (self,)  # itself, then its fallbacks in order
+
+
+def _guard(guardrails: Sequence[wire.Guardrail]) -> "Guard":
+    from gateway.core.guard.guard import Guard  # most gateways have none, and the pattern engine has its weight
+
+    return Guard(guardrails)
 
 
 class Snapshot:

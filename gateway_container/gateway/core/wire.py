@@ -53,11 +53,11 @@ class Deployment(msgspec.Struct, frozen=True):
 
 class Guardrail(msgspec.Struct, frozen=True):
     id: str
-    kind: Literal["pii", "deny", "regex", "http", "bedrock"]
+    kind: Literal["pii", "deny", "regex", "http"]
     on: tuple[Direction, ...] = ("input", "output")
     action: Action = "block"
     patterns: list[str] = []
-    # The others are for scanners that are called (http, bedrock).
+    # The others are for scanners that are called.
     url: str = ""
     credential_ref: str | None = None
     timeout_ms: int = 2000

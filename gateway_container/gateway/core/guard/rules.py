@@ -94,6 +94,12 @@ class Checks:
                 merged.append(span)
         return merged
 
+    def redact(self, text: str) -> tuple[str, list[Finding]]:
+        """A whole text with what was found taken out."""
+        data = text.encode()
+        spans = self.spans(data)
+        return redacted(data, spans, 0, len(data)) if spans else text, [span.finding for span in spans]
+
 
 def _union(first: Span, second: Span) -> Span:
     gravest = max(first.finding, second.finding, key=lambda finding: _ORDER.index(finding.action))
@@ -104,9 +110,15 @@ def redacted(data: bytes, spans: Iterable[Span], start: int, end: int) -> str:
     """The text between two offsets with the spans taken out."""
     parts, at = [], start
     for span in spans:
-        parts += [data[at : span.start], b"[redacted:%b]" % span.label.encode()]
+        parts += [data[at : span.start], _substitute(span)]
         at = span.end
     return b"".join([*parts, data[at:end]]).decode()
+
+
+def _substitute(span: Span) -> bytes:
+    """Never longer than what it replaces: the request's budget was held for the text as it came."""
+    label, size = b"[redacted:%b]" % span.label.encode(), span.end - span.start
+    return label if len(label) <= size else b"*" * size
 
 
 def compile_rules(guardrails: Iterable[Guardrail], direction: Direction) -> tuple[Checks, Checks]:

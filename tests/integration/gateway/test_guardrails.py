@@ -1,0 +1,337 @@
+"""Guardrails end to end, in both forms of the gateway."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from .conftest import TOKEN, Engine, EngineRequest, Stack, serving
+from .test_conformance import events_of
+
+MAIL = "joe.doe@example.com"
+HIDDEN = "[redacted:email]"
+
+
+async def guard(stack: Stack, *guardrails: dict[str, Any]) -> None:
+    await stack.change_endpoint(policy={"guardrails": list(guardrails)})
+
+
+def pii(action: str, **more: Any) -> dict[str, Any]:
+    return {"id": "no-mail", "kind": "pii", "patterns": ["email"], "action": action, **more}
+
+
+def asked(stack: Stack) -> list[EngineRequest]:
+    return [request for engine in stack.engines for request in engine.requests]
+
+
+def answering(stack: Stack, text: str) -> None:
+    async def script(engine: Engine, request: EngineRequest, writer: asyncio.StreamWriter) -> None:
+        if not request.json().get("stream"):
+            body = engine.completion(request)
+            body["choices"][0]["message"]["content"] = text
+            engine.answer(writer, body)
+            return
+        engine.begin_stream(writer)
+        for at in range(0, len(text), 5):
+            engine.event(writer, {"choices": [{"index": 0, "delta": {"content": text[at : at + 5]}}]})
+            engine.chunks_sent += 1
+            await writer.drain()
+            await asyncio.sleep(engine.pause_s)
+        engine.event(writer, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        if request.json().get("stream_options", {}).get("include_usage"):
+            engine.event(writer, {"choices": [], "usage": engine.usage})
+        engine.chunk(writer, b"data: [DONE]\n\n")
+        writer.write(b"0\r\n\r\n")
+
+    for engine in stack.engines:
+        engine.script = script
+
+
+def streamed(body: bytes) -> str:
+    documents = [json.loads(event) for event in events_of(body) if event != "[DONE]"]
+    return "".join(c["delta"].get("content", "") for d in documents for c in d["choices"])
+
+
+async def metrics(stack: Stack) -> str:
+    response = await stack.client.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+    return response.text
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_blocked_request_reaches_no_engine(stack: Stack) -> None:
+    await guard(stack, pii("block"))
+    response = await stack.chat(messages=[{"role": "user", "content": f"write to {MAIL}"}])
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "content_blocked" and "no-mail" in response.json()["error"]["message"]
+    assert asked(stack) == []
+    [row] = await stack.rows(1)
+    assert (row["outcome"], row["error_code"], row["status"]) == ("rejected", "content_blocked", 400)
+    assert (row["input_tokens"], row["cost_nanos"], row["deployment_id"]) == (0, 0, "")
+    assert (
+        'guardrail_findings_total{endpoint="llama",guardrail="no-mail",action="block",on="input"} 1'
+        in await metrics(stack)
+    )
+
+
+async def test_a_redacted_request_keeps_everything_else(stack: Stack) -> None:
+    await guard(stack, pii("redact"))
+    parts = [{"type": "text", "text": f"é {MAIL}"}, {"type": "image_url", "image_url": {"url": "data:x"}}]
+    messages = [{"role": "system", "content": "be kind", "name": MAIL}, {"role": "user", "content": parts}]
+    await stack.chat(messages=messages, top_k=5, vendor={"x": [1, None, 1.5]})
+    [request] = asked(stack)
+    parts[0]["text"] = f"é {HIDDEN}"
+    assert request.json() == {"model": "llama", "messages": messages, "top_k": 5, "vendor": {"x": [1, None, 1.5]}}
+
+
+async def test_what_is_observed_passes_and_is_counted(stack: Stack) -> None:
+    await guard(stack, pii("observe"))
+    answering(stack, f"I wrote to {MAIL}")
+    response = await stack.chat(messages=[{"role": "user", "content": MAIL}])
+    assert response.json()["choices"][0]["message"]["content"] == f"I wrote to {MAIL}"
+    text = await metrics(stack)
+    for direction in ("input", "output"):
+        assert f'guardrail="no-mail",action="observe",on="{direction}"}} 1' in text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": [f"a {MAIL}"]}),
+        ("/v1/embeddings", {"input": [f"a {MAIL}", "b"]}),
+        ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_text", "text": f"a {MAIL}"}]}]}),
+        ("/v1/messages", {"system": f"a {MAIL}", "messages": []}),
+        (
+            "/v1/messages",
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": f"a {MAIL}"}]}]},
+        ),
+        ("/v1/rerank", {"query": "q", "documents": [{"text": f"a {MAIL}"}]}),
+    ],
+)
+async def test_texts_are_found_in_the_bodies_of_every_path(stack: Stack, path: str, body: dict[str, Any]) -> None:
+    await guard(stack, pii("redact"))
+    for deployment in stack.config["endpoints"][0]["tiers"][0]:
+        deployment["provider"] = "anthropic" if path == "/v1/messages" else "openai"
+    await stack.reconfigure()
+    await stack.client.post(path, json={"model": "llama", **body}, headers=stack.headers())
+    [request] = asked(stack)
+    assert request.json() == json.loads(json.dumps({"model": "llama", **body}).replace(MAIL, HIDDEN))
+
+
+async def test_token_ids_do_not_get_around_a_check(stack: Stack) -> None:
+    await guard(stack, pii("block"))
+    for body in ({"prompt": [1, 2, 3]}, {"prompt": [[1, 2]]}):
+        response = await stack.client.post("/v1/completions", json={"model": "llama", **body}, headers=stack.headers())
+        assert response.status_code == 400 and "token ids" in response.json()["error"]["message"]
+    assert asked(stack) == []
+
+
+async def test_what_is_said_twice_is_sent_as_it_was_read(stack: Stack) -> None:
+    await guard(stack, pii("block"))
+    clean = '{"role":"user","content":"hi"}'
+    body = f'{{"model":"llama","messages":[{{"role":"user","content":"{MAIL}"}}],"messages":[{clean}]}}'
+    response = await stack.client.post("/v1/chat/completions", content=body, headers=stack.headers())
+    assert response.status_code == 200
+    assert asked(stack)[0].body.count(b"messages") == 1 and MAIL.encode() not in asked(stack)[0].body
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_redacted_answer_keeps_everything_else(stack: Stack) -> None:
+    await guard(stack, pii("redact"))
+    answering(stack, f"Dear {MAIL}!")
+    response = await stack.chat()
+    expected = stack.engine.completion(asked(stack)[0])
+    expected["choices"][0]["message"]["content"] = f"Dear {HIDDEN}!"
+    assert response.json() == expected
+    [row] = await stack.rows(1)
+    assert (row["outcome"], row["output_tokens"], row["usage_source"]) == ("ok", 3, "upstream")
+
+
+async def test_a_blocked_answer_is_a_problem_and_is_paid_for(stack: Stack) -> None:
+    await guard(stack, pii("block", on=["output"]))
+    answering(stack, f"Dear {MAIL}!")
+    response = await stack.chat()
+    assert response.status_code == 400 and response.json()["error"]["code"] == "content_blocked"
+    assert MAIL not in response.text
+    [row] = await stack.rows(1)
+    assert (row["outcome"], row["error_code"]) == ("rejected", "content_blocked")
+    assert (row["output_tokens"], row["cost_nanos"]) == (3, 11 * 10 + 3 * 30)
+
+
+async def test_a_redacted_stream_reads_like_the_redacted_answer(stack: Stack) -> None:
+    await guard(stack, pii("redact"))
+    answering(stack, f"Dear {MAIL}, and {MAIL}")
+    response = await stack.chat(stream=True)
+    assert streamed(response.content) == f"Dear {HIDDEN}, and {HIDDEN}"
+    assert events_of(response.content)[-1] == "[DONE]"
+    assert '"finish_reason":"stop"' in events_of(response.content)[-2]
+    [row] = await stack.rows(1)
+    assert (row["outcome"], row["output_tokens"], row["usage_source"]) == ("ok", 3, "upstream")
+
+
+async def test_a_blocked_stream_ends_in_good_order_and_the_engine_is_stopped(stack: Stack) -> None:
+    await guard(stack, pii("block", on=["output"]))
+    answering(stack, f"Dear {MAIL}, " + "and so on " * 200)
+    for engine in stack.engines:
+        engine.pause_s = 0.002
+    response = await stack.chat(stream=True)
+    events = events_of(response.content)
+    assert events[-1] == "[DONE]"
+    last = json.loads(events[-2])
+    assert last["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "content_filter"}]
+    assert last["id"] == "chatcmpl-1"
+    assert streamed(response.content) == "Dear "
+    [row] = await stack.rows(1)
+    assert (row["outcome"], row["error_code"], row["status"]) == ("rejected", "content_blocked", 200)
+    assert row["usage_source"] == "counted" and 0 < row["output_tokens"] < 20 and row["cost_nanos"] > 0
+    assert sum(engine.chunks_sent for engine in stack.engines) < 50
+
+
+async def test_errors_of_the_engine_pass_as_they_are(stack: Stack) -> None:
+    await guard(stack, pii("block"))
+    for engine in stack.engines:
+
+        async def refuse(engine: Engine, request: EngineRequest, writer: asyncio.StreamWriter) -> None:
+            engine.answer(writer, {"error": {"message": f"not for {MAIL}"}}, 422)
+
+        engine.script = refuse
+    response = await stack.chat()
+    assert response.status_code == 422 and MAIL in response.text
+
+
+async def test_a_stream_that_is_no_json_does_not_pass_unread(stack: Stack) -> None:
+    await guard(stack, pii("redact"))
+
+    async def talk(engine: Engine, request: EngineRequest, writer: asyncio.StreamWriter) -> None:
+        engine.begin_stream(writer)
+        engine.chunk(writer, b"data: mail " + MAIL.encode() + b"\n\n")
+        writer.write(b"0\r\n\r\n")
+
+    for engine in stack.engines:
+        engine.script = talk
+    received = await stack.raw(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-1\r\nConnection: close\r\n"
+        b'Content-Length: 47\r\n\r\n{"model":"llama","stream":true,"messages":[] }  '
+    )
+    assert MAIL.encode() not in received
+    [row] = await stack.rows(1)
+    assert row["outcome"] in ("cut", "failed")
+
+
+# --- config -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_guardrail_that_cannot_be_used_refuses_the_config(stack: Stack) -> None:
+    stack.config["endpoints"][0]["policy"] = {"guardrails": [{"id": "g", "kind": "regex", "patterns": ["(a"]}]}
+    stack.stand_in.put_config(stack.config)
+    assert not stack.gateway.take(stack.stand_in.document)
+    assert (await stack.chat()).status_code == 200
+
+
+# --- scanners ---------------------------------------------------------------------------------------------------------
+
+
+class Scanner:
+    """A scanner that flags texts with a word in it, and takes the word out."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.headers: dict[str, str] = {}
+        self.answer: Response | None = None
+        self.port = 0
+
+    async def scan(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        self.asked.append(body)
+        self.headers = dict(request.headers)
+        texts = [text.replace("secret", "s*****") for text in body["texts"]]
+        return self.answer or JSONResponse({"flagged": texts != body["texts"], "texts": texts})
+
+    def guardrail(self, action: str, **more: Any) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{self.port}/scan"
+        return {"id": "scan", "kind": "http", "url": url, "action": action, "window_chars": 40, **more}
+
+
+@pytest.fixture
+async def scanner() -> AsyncIterator[Scanner]:
+    scanner = Scanner()
+    async with serving(Starlette(routes=[Route("/scan", scanner.scan, methods=["POST"])])) as scanner.port:
+        yield scanner
+
+
+async def test_a_scanner_blocks_a_request(stack: Stack, scanner: Scanner) -> None:
+    await guard(stack, scanner.guardrail("block", on=["input"]))
+    assert (await stack.chat()).status_code == 200
+    response = await stack.chat(messages=[{"role": "user", "content": "a secret"}])
+    assert response.json()["error"]["code"] == "content_blocked"
+    assert scanner.asked[-1] == {"guardrail": "scan", "direction": "input", "texts": ["a secret"]}
+    assert len(asked(stack)) == 1
+
+
+async def test_a_scanner_redacts_both_ways(stack: Stack, scanner: Scanner) -> None:
+    await guard(stack, scanner.guardrail("redact"))
+    answering(stack, "the secret is out")
+    response = await stack.chat(messages=[{"role": "user", "content": "a secret"}])
+    assert asked(stack)[0].json()["messages"][0]["content"] == "a s*****"
+    assert response.json()["choices"][0]["message"]["content"] == "the s***** is out"
+
+
+@pytest.mark.parametrize("at", [0, 17, 37, 38, 39, 40, 41, 60, 74])
+async def test_a_scanner_sees_a_stream_in_windows(stack: Stack, scanner: Scanner, at: int) -> None:
+    await guard(stack, scanner.guardrail("redact", on=["output"]))
+    text = ("abcde " * 20)[:at] + " secret " + "xyz " * 10
+    answering(stack, text)
+    response = await stack.chat(stream=True)
+    assert streamed(response.content) == text.replace("secret", "s*****")
+    assert events_of(response.content)[-1] == "[DONE]"
+
+
+async def test_a_scanner_blocks_a_stream_in_good_order(stack: Stack, scanner: Scanner) -> None:
+    await guard(stack, scanner.guardrail("block", on=["output"]))
+    answering(stack, "abcde " * 20 + "secret" + " and more" * 10)
+    response = await stack.chat(stream=True)
+    assert '"finish_reason":"content_filter"' in events_of(response.content)[-2]
+    assert "secret" not in streamed(response.content) and streamed(response.content).startswith("abcde ")
+    [row] = await stack.rows(1)
+    assert (row["outcome"], row["error_code"]) == ("rejected", "content_blocked")
+
+
+@pytest.mark.parametrize("answer", [Response(status_code=500), Response("{}"), Response("no json")])
+@pytest.mark.parametrize("fail_open", [True, False])
+async def test_a_scanner_that_does_not_answer(
+    stack: Stack, scanner: Scanner, answer: Response, fail_open: bool
+) -> None:
+    scanner.answer = answer
+    await guard(stack, scanner.guardrail("block", fail_open=fail_open))
+    response = await stack.chat()
+    if fail_open:
+        assert response.status_code == 200
+    else:
+        assert response.status_code == 503 and response.json()["error"]["code"] == "guardrail_unavailable"
+        assert asked(stack) == []
+        [row] = await stack.rows(1)
+        assert (row["outcome"], row["error_code"]) == ("failed", "guardrail_unavailable")
+
+
+async def test_a_scanner_that_cannot_redact_blocks(stack: Stack, scanner: Scanner) -> None:
+    scanner.answer = JSONResponse({"flagged": True})
+    await guard(stack, scanner.guardrail("redact", on=["input"]))
+    assert (await stack.chat()).json()["error"]["code"] == "content_blocked"
+
+
+async def test_a_scanner_gets_its_credential(stack: Stack, scanner: Scanner) -> None:
+    from gateway.credentials import seal
+
+    stack.config["credentials"] = [{"ref": "scan-key", "sealed": seal(TOKEN, "scan-key", "sk-scan")}]
+    await guard(stack, scanner.guardrail("block", credential_ref="scan-key"))
+    await stack.chat()
+    assert scanner.headers["authorization"] == "Bearer sk-scan"
