@@ -63,8 +63,8 @@ def max_sequences(c: Case) -> int:
 
 
 def reserved_share(engine: str) -> float:
-    """TensorRT-LLM admits only what it can finish; the others admit optimistically and preempt."""
-    return 1.0 if engine == "trtllm" else 0.55
+    """TensorRT-LLM admits only what it can finish and SGLang almost so; the others admit optimistically and preempt."""
+    return {"trtllm": 1.0, "sglang": 1.0}.get(engine, 0.55)
 
 
 def drafting(c: Case) -> tuple[float, float]:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foundry_sim.learned.coordinates import coordinates
 from foundry_sim.learned.features import Context, matrix
+from foundry_sim.learned.smoother import Smoother
 from foundry_sim.learned.trees import Forest
 from foundry_sim.outcome import Correction
 from foundry_sim.physics.steady import OFFLINE, Steady, Traffic
@@ -31,7 +33,7 @@ LIMIT = 1.5  # no correction passes a factor of e^1.5
 class Head:
     """`trust` and `stretch` are indexed by novelty: how many of architecture, device and engine are unmeasured."""
 
-    mean: Forest
+    mean: Forest | Smoother
     scale: Forest
     trust: NDArray[np.float64]
     stretch: NDArray[np.float64]
@@ -54,7 +56,8 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
         return Correction(one, one, one, first, token, rate, in_domain=one > 0)
     novelty = np.broadcast_to(_novelty(learned, t, known), one.shape)
     columns = np.ascontiguousarray(matrix(t, shape, x, s, known).T)
-    found = {head: _apply(learned.heads[head], columns, novelty, x, head) for head in HEADS}
+    places = coordinates(t, shape, x, s, known)
+    found = {head: _apply(learned.heads[head], (columns, places), novelty, x, head) for head in HEADS}
     factors = {head: np.exp(value) for head, (value, _) in found.items()}
     widths = {head: width for head, (_, width) in found.items()}
     return Correction(
@@ -69,12 +72,14 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
 
 
 def _apply(
-    head: Head, columns: NDArray[np.float32], novelty: NDArray[np.intp], x: Traffic, name: str
+    head: Head, seen: tuple[NDArray[np.float32], NDArray[np.float32]], novelty: NDArray[np.intp], x: Traffic, name: str
 ) -> tuple[Array, Array]:
     """(log factor, half-width in log space); the rate head speaks only where everything is queued at once."""
+    columns, places = seen
     if name == "rate" and not np.any(x.kind == OFFLINE):
         return np.zeros(columns.shape[1]), np.full(columns.shape[1], HEURISTIC_WIDTH["rate"])
-    value = np.clip(head.mean.predict(columns), -LIMIT, LIMIT) * head.trust[novelty]
+    raw = head.mean.predict(places if isinstance(head.mean, Smoother) else columns)
+    value = np.clip(raw, -LIMIT, LIMIT) * head.trust[novelty]
     width = np.exp(np.clip(head.scale.predict(columns), -4.0, 1.0)) * head.stretch[novelty]
     return value, np.clip(width, 0.02, 2.5)
 
@@ -111,15 +116,25 @@ def _head(stored: Any, head: str) -> Head:
         feature, threshold, leaf = (stored[f"{head}_{part}_{a}"] for a in ("feature", "threshold", "leaf"))
         return Forest(feature, threshold, leaf, float(stored[f"{head}_{part}_base"]))
 
-    return Head(forest("mean"), forest("scale"), stored[f"{head}_trust"], stored[f"{head}_stretch"])
+    mean: Forest | Smoother
+    if f"{head}_mean_anchors" in stored:
+        anchors, coefficients = stored[f"{head}_mean_anchors"], stored[f"{head}_mean_coefficients"]
+        mean = Smoother(anchors, coefficients, *stored[f"{head}_mean_shape"].tolist())
+    else:
+        mean = forest("mean")
+    return Head(mean, forest("scale"), stored[f"{head}_trust"], stored[f"{head}_stretch"])
 
 
 def save(regressor: Regressor, folder: Path) -> None:
     arrays: dict[str, Any] = {}
     for name, head in regressor.heads.items():
-        for part, forest in (("mean", head.mean), ("scale", head.scale)):
-            arrays |= {f"{name}_{part}_{a}": getattr(forest, a) for a in ("feature", "threshold", "leaf")}
-            arrays[f"{name}_{part}_base"] = np.float64(forest.base)
+        for part, model in (("mean", head.mean), ("scale", head.scale)):
+            if isinstance(model, Smoother):
+                arrays |= {f"{name}_{part}_{a}": getattr(model, a) for a in ("anchors", "coefficients")}
+                arrays[f"{name}_{part}_shape"] = np.array([model.sharpness, model.offset])
+                continue
+            arrays |= {f"{name}_{part}_{a}": getattr(model, a) for a in ("feature", "threshold", "leaf")}
+            arrays[f"{name}_{part}_base"] = np.float64(model.base)
         arrays |= {f"{name}_trust": head.trust, f"{name}_stretch": head.stretch}
     for group in ("architectures", "devices", "engines"):
         arrays[group] = np.array(sorted(getattr(regressor, group)), dtype=np.float64)

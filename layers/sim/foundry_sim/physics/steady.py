@@ -111,7 +111,7 @@ def _outcome(t: Terms, shape: Shape, x: Traffic, room: Array, batch: Array) -> S
     first = alone + np.where(static, 2.0 * burst, queue + t.burst * burst)
     first = first + np.where(static, 0.0, t.prefill_s)
     running = first + np.maximum(x.osl - 1.0, 0.0) * tpot
-    wait = np.where(x.kind == CLOSED, np.maximum(x.load - batch, 0.0) / batch * running, 0.0)
+    wait = np.where(x.kind == CLOSED, _closed_wait_s(x, batch, running), 0.0)
     wait = np.where(x.kind == OPEN, _overload_s(x, batch, room, running), wait)
     rate = np.where(x.kind == OPEN, np.minimum(x.load, batch / running), batch / running)
     ttft = np.where(x.kind == OFFLINE, running, first + wait)
@@ -119,6 +119,13 @@ def _outcome(t: Terms, shape: Shape, x: Traffic, room: Array, batch: Array) -> S
     return Steady(
         parts, batch, room, decode, alone, marginal, share, burst, queue, wait, ttft, tpot, running + wait, rate
     )
+
+
+def _closed_wait_s(x: Traffic, batch: Array, running: Array) -> Array:
+    """Mean wait for a slot by Little's law. Engines that admit optimistically evict those that grew: these wait again,
+    after their first token, so only the prompts' share of the cache keeps new requests waiting."""
+    fresh = np.where(x.reserved < 1.0, x.isl / (x.isl + x.reserved * x.osl), 1.0)
+    return np.asarray(np.maximum(x.load - batch, 0.0) / batch * running * fresh)
 
 
 def _overload_s(x: Traffic, batch: Array, room: Array, running: Array) -> Array:

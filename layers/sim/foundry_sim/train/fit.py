@@ -18,6 +18,7 @@ from foundry_sim.train import heldout
 from foundry_sim.train.dataset import curve_weight, load
 from foundry_sim.train.fit_physics import PhysicsFit
 from foundry_sim.train.fit_residual import Prepared, mean_forest, regressor, scale_forest
+from foundry_sim.train.fit_ttft import smoother
 
 _COVERAGE = 0.90
 _TRUSTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -46,7 +47,8 @@ def fitted_table(folder: Path = MODELS) -> dict[str, Any]:
 
 
 def _head(p: Prepared, head: str, errors: dict[str, heldout.Heldout]) -> Head:
-    mean = mean_forest(p, head, np.ones(len(p.data.rows), bool))
+    everything = np.ones(len(p.data.rows), bool)
+    mean = smoother(p, everything) if head == "ttft" else mean_forest(p, head, everything)
     near = errors["curve"].corrected[head]
     seen = np.isfinite(near) & p.data.current
     scale = scale_forest(p.features[seen], near[seen], curve_weight(p.data, head)[seen])

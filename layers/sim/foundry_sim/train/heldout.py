@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.learned.regressor import HEADS
+from foundry_sim.learned.regressor import HEADS, LIMIT
 from foundry_sim.physics.terms import Array
 from foundry_sim.train.dataset import DATA, Dataset
 from foundry_sim.train.fit_physics import PhysicsFit
 from foundry_sim.train.fit_residual import Prepared, mean_forest
+from foundry_sim.train.fit_ttft import places, smoother
 from foundry_sim.train.measurement import Measurement
 
 SPLITS = ("curve", "model", "device", "time")
@@ -109,9 +110,16 @@ def _errors(p: Prepared, out: NDArray[np.bool_]) -> Heldout:
     corrected = {}
     for h in HEADS:
         known = out & p.usable(h)
-        value = mean_forest(p, h, ~out).predict(columns) if known.any() else np.zeros(len(out))
+        value = _correction(p, h, ~out, columns) if known.any() else np.zeros(len(out))
         corrected[h] = np.where(known, value - p.residual[h], np.nan)
     return Heldout(physics, corrected)
+
+
+def _correction(p: Prepared, head: str, keep: NDArray[np.bool_], columns: NDArray[np.float32]) -> Array:
+    """What the models trained on `keep` add to the closed form, for all rows."""
+    if head == "ttft":
+        return np.clip(smoother(p, keep).predict(places(p)), -LIMIT, LIMIT)
+    return mean_forest(p, head, keep).predict(columns)
 
 
 def merge(parts: Sequence[Heldout]) -> Heldout:
