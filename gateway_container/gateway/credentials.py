@@ -6,17 +6,23 @@ Sealing: AES-256-GCM with a key derived (HKDF-SHA256) from the gateway token; th
 import base64
 import binascii
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from gateway.core.dialects.sigv4 import AwsCredential, sign
 from gateway.core.snapshot import Deployment
+from gateway.core.stage import Header, Outgoing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 INFO = b"foundry gateway credentials v1"
 NONCE_BYTES = 12
-Header = tuple[bytes, bytes]
+KEY_HEADERS = {"azure": b"api-key", "anthropic": b"x-api-key", "gemini": b"x-goog-api-key"}  # others: a bearer token
+CONTENT_TYPE = "application/json"
 
 
 class NoCredential(Exception):
@@ -55,22 +61,33 @@ class Credentials:
     def __init__(self, gateway_token: str, directory: Path | None) -> None:
         self._token = gateway_token
         self._directory = directory
+        self.sealed: dict[str, str] = {}  # by reference, of the config in force
 
-    def headers(self, deployment: Deployment, sealed: dict[str, str]) -> list[Header]:
+    def headers(self, deployment: Deployment) -> list[Header]:
         """Raises NoCredential."""
         ref = deployment.credential_ref
         if ref is None:
             return []
-        secret = self.secret(ref, sealed)
-        if deployment.provider == "azure":
-            return [(b"api-key", secret.encode())]
-        if deployment.provider == "anthropic":
-            return [(b"x-api-key", secret.encode()), (b"anthropic-version", b"2023-06-01")]
-        return [(b"authorization", b"Bearer " + secret.encode())]
+        secret = self.secret(ref)
+        name = KEY_HEADERS.get(deployment.provider)
+        return [(name, secret.encode())] if name is not None else [(b"authorization", b"Bearer " + secret.encode())]
 
-    def secret(self, ref: str, sealed: dict[str, str]) -> str:
+    def sign(self, deployment: Deployment, request: Outgoing) -> list[Header]:
+        """The same where the headers depend on the request: Bedrock's. Raises NoCredential."""
+        ref = deployment.credential_ref
+        secret = self.secret(ref) if deployment.provider == "bedrock" and ref is not None else ""
+        if not secret.startswith("{"):
+            return self.headers(deployment)
+        try:
+            credential = msgspec.json.decode(secret, type=AwsCredential)
+        except msgspec.MsgspecError as error:
+            raise NoCredential(f"credential {ref!r} is not a key of AWS: {error}") from None
+        host, path = deployment.authority.decode(), request.prefix + request.path
+        return sign(credential, "bedrock", host, path, request.body, CONTENT_TYPE, time.time())
+
+    def secret(self, ref: str) -> str:
         """The plaintext. Raises NoCredential."""
-        secret = unseal(self._token, ref, sealed[ref]) if ref in sealed else self._from_file(ref)
+        secret = unseal(self._token, ref, self.sealed[ref]) if ref in self.sealed else self._from_file(ref)
         if not secret.isascii() or not secret.isprintable():
             raise NoCredential(f"credential {ref!r} is not printable ASCII")
         return secret

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
-from gateway.core.stage import AnswerHead, Garbled, Outgoing, Pipeline, StageMaker
+from gateway.core.stage import JSON, AnswerHead, Garbled, Outgoing, Pipeline, StageMaker
 from gateway.framing import Head
 
 if TYPE_CHECKING:
     from gateway.flow import Flow
     from gateway.upstream import Upstream
-
-JSON = b"application/json"
 
 
 class HotPipeline(Pipeline):

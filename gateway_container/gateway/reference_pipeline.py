@@ -9,7 +9,7 @@ import httpx
 from starlette.types import Message
 
 from gateway.core.problems import Rejected
-from gateway.core.stage import AnswerHead, Outgoing, Pipeline, StageMaker
+from gateway.core.stage import JSON, AnswerHead, Outgoing, Pipeline, StageMaker
 
 if TYPE_CHECKING:
     from gateway.inference import Inference
@@ -23,6 +23,7 @@ class ReferencePipeline(Pipeline):
         self.inference = inference
         self.complete = False  # the deployment has said everything
         self.problem: Rejected | None = None
+        self._head: Message | None = None  # of a JSON answer waits for its body: it may still become a problem
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
         self._freed = asyncio.Event()
         self._freed.set()
@@ -73,14 +74,23 @@ class ReferencePipeline(Pipeline):
     # --- towards the client -------------------------------------------------------------------------------------
 
     def head(self, head: AnswerHead) -> None:
-        self._put({"type": "http.response.start", "status": head.status, "headers": head.headers})
+        self._head = {"type": "http.response.start", "status": head.status, "headers": head.headers}
+        if not head.content_type.startswith(JSON):
+            self._put_head()
+
+    def _put_head(self) -> None:
+        head, self._head = self._head, None
+        if head is not None:
+            self._put(head)
 
     def data(self, data: bytes) -> None:
+        self._put_head()
         if not self.exchange.first_s:
             self.exchange.first_s = time.monotonic()
         self._put({"type": "http.response.body", "body": data, "more_body": True})
 
     def end(self) -> None:
+        self._put_head()
         self._put({"type": "http.response.body", "body": b"", "more_body": False})
 
     def fail(self, problem: Rejected) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Row
 from gateway.core.snapshot import BrokenSnapshot, Deployment, load
-from gateway.core.stage import Outgoing
-from gateway.credentials import Credentials, Header, NoCredential
+from gateway.core.stage import Header, Outgoing
+from gateway.credentials import Credentials, NoCredential
 from gateway.extras import Extras
 from gateway.geoip import Countries
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot
@@ -134,6 +134,7 @@ class Gateway:
             self.config_errors += 1
             log.error("config refused: %s", error)
             return False
+        self._credentials.sealed = snapshot.credentials
         self.policy.swap(snapshot)
         for told in self.on_swap:
             told()
@@ -275,21 +276,25 @@ class Gateway:
 
     def authorise(self, deployment: Deployment, request: Outgoing) -> None:
         """Add what the provider wants to see. Raises Rejected when the credential is missing."""
-        request.headers += self.authorisation(deployment)
+        with self._found(deployment):
+            request.headers += self._credentials.sign(deployment, request)
 
     def authorisation(self, deployment: Deployment) -> list[Header]:
         """Headers that the provider wants. Raises Rejected when the credential is missing."""
-        snapshot = self.policy.snapshot
+        with self._found(deployment):
+            return self._credentials.headers(deployment)
+
+    @contextlib.contextmanager
+    def _found(self, deployment: Deployment) -> Iterator[None]:
         try:
-            return self._credentials.headers(deployment, snapshot.credentials if snapshot is not None else {})
+            yield
         except NoCredential as error:
             log.error("deployment %s: %s", deployment.id, error)
             raise Rejected("no_deployment") from None
 
     def secret(self, ref: str) -> str:
         """The plaintext of a credential. Raises NoCredential."""
-        snapshot = self.policy.snapshot
-        return self._credentials.secret(ref, snapshot.credentials if snapshot is not None else {})
+        return self._credentials.secret(ref)
 
     async def _watch(self) -> None:
         while True:

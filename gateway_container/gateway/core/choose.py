@@ -52,7 +52,7 @@ class Chooser:
         for deployment in (*tier[shift:], *tier[:shift]) if shift else tier:
             if deployment.open_until_s > now_s or deployment.ejected_until_s > now_s or deployment in tried:
                 continue
-            if deployment.unserved:
+            if deployment.asleep:
                 continue
             if best is None:
                 best = deployment

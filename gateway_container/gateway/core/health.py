@@ -14,7 +14,7 @@ EJECT_S: Final = 10.0
 
 def usable(deployment: Deployment, now_s: float) -> bool:
     """Whether the breaker lets requests through; when its time is over the next request is the probe."""
-    return deployment.open_until_s <= now_s and deployment.ejected_until_s <= now_s and not deployment.unserved
+    return deployment.open_until_s <= now_s and deployment.ejected_until_s <= now_s and not deployment.asleep
 
 
 def note_failure(deployment: Deployment, now_s: float) -> None:

@@ -9,6 +9,7 @@ from gateway.core.authorise import authorise, find_endpoint
 from gateway.core.blocking import Blocking
 from gateway.core.call import parse
 from gateway.core.choose import Chooser
+from gateway.core.dialects.translate import translations
 from gateway.core.exchange import Exchange
 from gateway.core.lease import Amounts, Plan, Scope, part
 from gateway.core.limit import LeaseBook
@@ -40,6 +41,8 @@ class Policy:
 
     def swap(self, snapshot: Snapshot) -> None:
         """Put a new config in force; requests under way keep the one they began with."""
+        for deployment in snapshot.deployments.values():
+            deployment.translations = translations(deployment.provider)
         for endpoint in snapshot.endpoints.values():
             makers = [kind(endpoint) for kind in self.stage_kinds]
             endpoint.stages = tuple(make for make in makers if make is not None)

@@ -20,9 +20,6 @@ Network = IPv4Network | IPv6Network
 ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
 
 
-UNSPOKEN = frozenset({"bedrock", "gemini"})
-
-
 class BrokenSnapshot(Exception):
     """The snapshot contradicts itself or does not parse; the last good one keeps serving."""
 
@@ -65,7 +62,7 @@ class Deployment:
         "shadow",
         "source",
         "stream_usage",
-        "tls", "translations", "unserved", "weight",
+        "tls", "translations", "weight",
         "wire",
     )  # fmt: skip
 
@@ -85,12 +82,11 @@ class Deployment:
         self.weight = deployment.weight
         self.provider = deployment.provider
         self.credential_ref = deployment.credential_ref
-        self.stream_usage = deployment.stream_usage
+        # Mistral refuses the option, and reports usage without it.
+        self.stream_usage = deployment.stream_usage and deployment.provider != "mistral"
         self.source = deployment.source
         self.asleep = deployment.asleep
-        # Requests must not go there: it sleeps, or its protocol is not one that this gateway speaks.
-        self.unserved = deployment.asleep or deployment.provider in UNSPOKEN
-        self.translations: dict[str, TranslationMaker] = {}  # by path, where its dialect is not the client's
+        self.translations: dict[str, TranslationMaker] = {}  # by path; compiled by the policy
         self.shadow = deployment.shadow
         self.outstanding = 0
         self.failures = 0

@@ -1,13 +1,16 @@
 """Server-sent events, as far as engines use them (HTML Living Standard, 9.2): whole events out of pieces of bytes."""
 
 import re
+from collections.abc import Iterable
+
+from gateway.core.stage import Garbled
 
 MAX_EVENT_BYTES = 8 << 20
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 DONE = b"[DONE]"
 
 
-class EventTooLong(Exception):
+class EventTooLong(Garbled):
     """The deployment sends an event that does not end."""
 
 
@@ -47,3 +50,13 @@ def with_payload(event: bytes, data: bytes) -> bytes:
     """The same event with other data, in one line; its other lines stay."""
     kept = [line for line in event.splitlines() if line and not line.startswith(b"data:")]
     return b"".join([*(line + b"\n" for line in kept), b"data: ", data, b"\n\n"])
+
+
+def payloads(events: Iterable[bytes]) -> list[bytes]:
+    """What several events say."""
+    return [data for event in events if (data := payload(event)) is not None]
+
+
+def written(data: bytes, name: str = "") -> bytes:
+    """An event of one line of data."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data) if name else b"data: %b\n\n" % data

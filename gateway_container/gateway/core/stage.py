@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 MAX_READ_BYTES: Final = 32 << 20  # a longer JSON answer passes, but its usage is not read
 EVENT_STREAM: Final = b"text/event-stream"
+JSON: Final = b"application/json"
 NOTHING: Final = Usage()
 Header = tuple[bytes, bytes]
 

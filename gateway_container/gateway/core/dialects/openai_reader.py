@@ -1,0 +1,172 @@
+"""OpenAI chat completions: answers of providers, whole and streamed."""
+
+import msgspec
+
+from gateway.core import sse
+from gateway.core.dialects.conversation import (
+    Begin,
+    Event,
+    Failed,
+    Finish,
+    Reason,
+    TextDelta,
+    ThinkingDelta,
+    Tokens,
+    ToolDelta,
+    ToolStart,
+    Used,
+)  # fmt: skip
+from gateway.core.dialects.document import of_provider
+from gateway.core.stage import Garbled
+
+REASONS: dict[str, Reason] = {
+    "stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}  # fmt: skip
+
+
+class PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class WireUsage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+
+
+class Named(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class Call(msgspec.Struct):
+    function: Named = msgspec.field(default_factory=Named)
+    index: int | None = None
+    id: str | None = None
+
+
+class Said(msgspec.Struct):
+    """A message, or what a chunk adds to it."""
+
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[Call] | None = None
+
+
+class Choice(msgspec.Struct):
+    index: int = 0
+    message: Said | None = None
+    delta: Said | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None  # vLLM: the stop sequence
+
+
+class Failure(msgspec.Struct):
+    message: str = ""
+    code: str | int | None = None
+
+
+class Answer(msgspec.Struct):
+    id: str = ""
+    model: str = ""
+    choices: list[Choice] = []
+    usage: WireUsage | None = None
+    error: Failure | None = None
+
+
+_decoder = msgspec.json.Decoder(Answer)
+
+
+class Reader:
+    """Reads an answer; ``feed`` for a stream, ``whole`` for a body. Raises Garbled."""
+
+    def __init__(self) -> None:
+        self._events = sse.EventReader()
+        self._begun = self._done = False
+        self._reason: Reason | None = None
+        self._numbers: dict[int, int] = {}  # a call's index -> its number
+
+    def feed(self, data: bytes) -> list[Event]:
+        return [found for text in sse.payloads(self._events.feed(data)) for found in self._chunk(text)]
+
+    def end(self) -> list[Event]:
+        events = [found for text in sse.payloads([self._events.rest()]) for found in self._chunk(text)]
+        if not self._done and self._reason is None:
+            raise Garbled("the stream ended too early")
+        return events
+
+    def whole(self, body: bytes) -> list[Event]:
+        events = self._answer(of_provider(body, _decoder))
+        if self._reason is None:
+            raise Garbled("no choice")
+        return events
+
+    def _chunk(self, text: bytes) -> list[Event]:
+        if text == b"[DONE]":
+            self._done = True
+            return []
+        return self._answer(of_provider(text, _decoder))
+
+    def _answer(self, answer: Answer) -> list[Event]:
+        if answer.error is not None:
+            self._done = True
+            return [Failed(_status(answer.error), answer.error.message)]
+        events: list[Event] = []
+        if not self._begun:
+            self._begun = True
+            events.append(Begin(answer.id, answer.model))
+        for choice in answer.choices:
+            events += self._choice(choice)
+        if answer.usage is not None:
+            events.append(Used(_tokens(answer.usage)))
+        return events
+
+    def _choice(self, choice: Choice) -> list[Event]:
+        said = choice.message or choice.delta or Said()
+        events: list[Event] = []
+        if thought := said.reasoning_content or said.reasoning:
+            events.append(ThinkingDelta(thought))
+        if text := said.content or said.refusal:
+            events.append(TextDelta(text))
+        for place, call in enumerate(said.tool_calls or []):
+            events += self._call(call, place if call.index is None else call.index)
+        if choice.finish_reason is not None and self._reason is None:
+            self._reason = REASONS.get(choice.finish_reason, "stop")
+            stop = choice.stop_reason if isinstance(choice.stop_reason, str) else None
+            events.append(Finish(self._reason, stop))
+        return events
+
+    def _call(self, call: Call, index: int) -> list[Event]:
+        events: list[Event] = []
+        if index not in self._numbers:
+            if not call.function.name:
+                raise Garbled("a tool call without a name")
+            number = self._numbers[index] = len(self._numbers)
+            events.append(ToolStart(number, call.id or f"call_{number}", call.function.name))
+        if call.function.arguments:
+            events.append(ToolDelta(self._numbers[index], call.function.arguments))
+        return events
+
+
+def _status(failure: Failure) -> int:
+    return failure.code if isinstance(failure.code, int) and 400 <= failure.code <= 599 else 500
+
+
+def _tokens(usage: WireUsage) -> Tokens:
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    return Tokens(
+        max(usage.prompt_tokens, 0),
+        max(usage.completion_tokens or 0, 0),
+        max(prompt.cached_tokens or 0, 0) if prompt else 0,
+        max(prompt.cache_write_tokens or 0, 0) if prompt else 0,
+        max(completion.reasoning_tokens or 0, 0) if completion else 0,
+    )
