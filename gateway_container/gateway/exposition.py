@@ -103,6 +103,10 @@ def _extras(gateway: "Gateway") -> Iterator[Family]:
         for found, times in gateway.extras.findings.items()
     ]
     yield "guardrail_findings_total", "counter", samples
+    cache = gateway.extras.cache
+    yield "cache_hits_total", "counter", [("", "", cache.hits)]
+    yield "cache_misses_total", "counter", [("", "", cache.misses)]
+    yield "cache_bytes", "gauge", [("", "", cache.bytes)]
 
 
 def _escape(label: str) -> str:

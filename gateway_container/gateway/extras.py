@@ -1,10 +1,16 @@
 """What an endpoint may have beyond passing requests on: the stages that its policy asks for, and what they share."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from gateway.core.cache import ResponseCache
+from gateway.core.cache_stage import CacheStage
 from gateway.core.exchange import Exchange
 from gateway.core.snapshot import Endpoint
 from gateway.core.stage import Stage, StageMaker
@@ -28,11 +34,27 @@ class Extras:
         self._scanners: Scanners | None = None
         # (endpoint, guardrail, action, direction) → times
         self.findings: Counter[tuple[str, str, str, str]] = Counter()
-        gateway.policy.stage_kinds.append(self._guardrails)
+        self.cache = ResponseCache(gateway.settings.cache_bytes)
+        gateway.policy.stage_kinds += [self._cached, self._guardrails]
 
     async def close(self) -> None:
         if self._scanners is not None:
             await self._scanners.close()
+
+    # --- cache --------------------------------------------------------------------------------------------------
+
+    def _cached(self, endpoint: Endpoint) -> StageMaker | None:
+        ttl_s = endpoint.policy.cache_ttl_s
+        if ttl_s <= 0:
+            return None
+        cache, fingerprint = self.cache, _fingerprint(endpoint)
+
+        def make(exchange: Exchange) -> Stage:
+            assert exchange.key is not None
+            scope = fingerprint + msgspec.json.encode(exchange.key.project_id)
+            return CacheStage(exchange, cache, scope, ttl_s, time.monotonic)
+
+        return make
 
     # --- guardrails ---------------------------------------------------------------------------------------------
 
@@ -65,3 +87,11 @@ class Extras:
         except ScannerAway as error:
             log.warning("guardrail %s: its scanner is away: %s", guardrail.id, error)
             raise
+
+
+def _fingerprint(endpoint: Endpoint) -> bytes:
+    """Changes with what changes an endpoint's answers: who answers and what is done to answers, not where or how."""
+    models = sorted({(d.provider, d.model) for tier in endpoint.tiers for d in tier})
+    return sha256(
+        msgspec.json.encode([endpoint.name, models, sorted(endpoint.adapters.items()), endpoint.policy.guardrails])
+    ).digest()

@@ -205,6 +205,8 @@ class Front(asyncio.Protocol):
             flow.name_by(named[names.request_id])
         if names.forwarded:
             flow.forwarded = names.passed_on(named)
+        if names.staged:
+            flow.headers = {lower: named[name] for lower, name in names.staged}
         if self.hot.tracer is not None:
             self.hot.trace(flow, named, names)
         try:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.core.headers import TO_UPSTREAM
+from gateway.core.headers import TO_STAGES, TO_UPSTREAM
 
 REMEMBERED: Final = 2048
 _known: Final[dict[tuple[bytes, ...], "HeaderNames"]] = {}
@@ -12,7 +12,7 @@ class HeaderNames:
     """The names as this client spells them; None where it does not send the header."""
 
     __slots__ = ("api_key", "authorization", "content_type", "expect", "forwarded", "forwarded_for", "request_id",
-                 "traceparent", "user_agent")  # fmt: skip
+                 "staged", "traceparent", "user_agent")  # fmt: skip
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         spelt = {name.lower(): name for name in names}
@@ -25,6 +25,7 @@ class HeaderNames:
         self.traceparent = spelt.get(b"traceparent")
         self.expect = spelt.get(b"expect")
         self.forwarded = tuple(name for lower, name in spelt.items() if lower in TO_UPSTREAM)
+        self.staged = tuple((lower, name) for lower, name in spelt.items() if lower in TO_STAGES)
 
     def token(self, named: dict[bytes, bytes]) -> bytes:
         """The API key, empty when there is none."""

@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.core import usage as usages
 from gateway.core.exchange import Exchange
-from gateway.core.headers import TO_CLIENT, TO_UPSTREAM, client_ip, token_of
+from gateway.core.headers import TO_CLIENT, TO_STAGES, TO_UPSTREAM, client_ip, token_of
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
 from gateway.core.snapshot import Deployment
@@ -46,6 +46,7 @@ class Inference:
         event_id = self.policy.new_event_id()
         self.exchange = Exchange(event_id, scope["path"], time.monotonic(), now_ms())
         self.exchange.name_by(self.named.get(b"x-request-id", b""))
+        self.exchange.headers = {name: value for name, value in self.named.items() if name in TO_STAGES}
         self.exchange.trace = gateway.observability.begin_trace(self.named.get(b"traceparent", b""))
         self.sent_status = 0
         self.sent_all = False
@@ -279,7 +280,7 @@ class Inference:
         self.gateway.emit(row)
 
     def _usage_of(self, pipeline: ReferencePipeline, outcome: str) -> tuple[Usage, str]:
-        if not pipeline.heard and outcome != "cancelled":
+        if not pipeline.heard and pipeline.answered is None and outcome != "cancelled":
             return Usage(), "none"
         return pipeline.usage(pipeline.complete and outcome != "cancelled")
 

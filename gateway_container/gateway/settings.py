@@ -50,6 +50,7 @@ class Settings:
     fail_open_tokens: int = 100_000
     fail_open_money_nanos: int = 0
     fsync: bool = False
+    cache_bytes: int = 64 << 20  # of answers kept, per process; an answer takes at most an eighth
 
     @property
     def name(self) -> str:

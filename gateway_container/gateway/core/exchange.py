@@ -10,6 +10,7 @@ from gateway.core.snapshot import Deployment, Endpoint, Key
 from gateway.core.trace import Trace
 
 SOUND_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+NO_HEADERS: Final[dict[bytes, bytes]] = {}
 
 
 class Exchange:
@@ -17,7 +18,7 @@ class Exchange:
 
     __slots__ = (
         "amounts", "answered_by", "arrived_s", "body", "call", "deployment", "endpoint", "event_id", "first_s", "form",
-        "key", "leases", "path", "plan", "request_id", "retries", "routed_s", "trace", "tried", "ts_ms",
+        "headers", "key", "leases", "path", "plan", "request_id", "retries", "routed_s", "trace", "tried", "ts_ms",
         "wasted_tokens",
     )  # fmt: skip
 
@@ -31,6 +32,7 @@ class Exchange:
         self.call: Call | None = None
         self.body = b""
         self.form: Form | None = None
+        self.headers = NO_HEADERS  # those that stages look at, names in lower case
         self.endpoint: Endpoint | None = None
         self.answered_by: Endpoint | None = None  # a fallback of the endpoint, or itself
         self.deployment: Deployment | None = None

@@ -9,6 +9,7 @@ TO_UPSTREAM = frozenset({
     b"anthropic-beta", b"anthropic-version", b"baggage", b"idempotency-key", b"openai-beta", b"traceparent",
     b"tracestate",
 })  # fmt: skip
+TO_STAGES = frozenset({b"anthropic-beta", b"anthropic-version", b"cache-control", b"openai-beta"})
 TO_CLIENT = frozenset({
     b"cache-control", b"content-disposition", b"content-language", b"content-type", b"openai-model",
     b"openai-processing-ms", b"openai-version", b"retry-after", b"x-foundry-source",

@@ -24,6 +24,7 @@ from gateway.core.wire import Limits
 
 BRIDGED_MS: Final = 2_000  # while the control plane is away for less than this, requests wait for a lease
 JSON: Final = b"application/json"
+FREE: Final = ("cached",)  # outcomes that cost nobody anything; the row says what was delivered
 
 
 class Policy:
@@ -239,14 +240,17 @@ class Policy:
         """Settle every hold on the real usage and write the row. To be called exactly once per exchange."""
         deployment, endpoint, key, call = exchange.deployment, exchange.answered_by, exchange.key, exchange.call
         cost = 0
-        if endpoint is not None:
+        tokens = usage.input_tokens + usage.output_tokens
+        if outcome in FREE:
+            tokens = 0
+        elif endpoint is not None:
             cost = usage.input_tokens * endpoint.input_nanos + usage.output_tokens * endpoint.output_nanos
             if usage.cached_tokens:
                 cost = cost_nanos(endpoint.price, usage)
         if deployment is not None:
             deployment.outstanding -= 1
         if exchange.leases:
-            self._settle(exchange, (1, usage.input_tokens + usage.output_tokens, cost))
+            self._settle(exchange, (1, tokens, cost))
         arrived_s, routed_s, first_s = exchange.arrived_s, exchange.routed_s, exchange.first_s
         made = usage.output_tokens
         row = Row(

@@ -151,6 +151,7 @@ class Pipeline(Sink):
         self.error_code = ""
         self.holds = 0
         self.heard = False  # a deployment has answered
+        self.answered: Usage | None = None  # what an answer of a stage itself once took
         self.translation: Translation | None = None
         self.reader: StreamReader | None = None
         self.parts: list[bytes] = []
@@ -221,6 +222,8 @@ class Pipeline(Sink):
     def usage(self, whole: bool) -> tuple[Usage, str]:
         """What the deployment used, and how that is known. ``whole``: its answer is complete."""
         exchange, meter = self.exchange, self.translation or self.reader
+        if self.answered is not None:
+            return self.answered, "upstream"
         if exchange.deployment is None:
             return NOTHING, "none"
         if meter is not None and meter.usage is not None and whole:
