@@ -1,7 +1,9 @@
 """What the app domain takes and gives. Money in nano-USD, times in UTC milliseconds."""
 
+import re
 from ipaddress import ip_network
 from typing import Annotated, Any, Generic, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from foundry_core.permissions import Level
 from foundry_core.principal import Role
@@ -22,6 +24,17 @@ ServedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._
 def _cidr(value: str) -> str:
     ip_network(value, strict=False)
     return value
+
+
+HOST = re.compile(r"([a-z0-9-]{1,63}\.)+[a-z]{2,63}")
+
+
+def _provider_url(value: str) -> str:
+    """Only what lies outside: a plain address could be anything in the gateways' own network."""
+    url = urlsplit(value)
+    if url.scheme != "https" or HOST.fullmatch(url.hostname or "") is None or url.username or url.query or url.fragment:
+        raise ValueError("must be an https URL with a host name, such as https://api.example.com")
+    return value.rstrip("/")
 
 
 Cidr = Annotated[str, StringConstraints(max_length=64), AfterValidator(_cidr)]
@@ -156,6 +169,9 @@ class Price(BaseModel):
     cached_nanos_per_token: Amount | None = None
 
 
+Provider = Literal["openai", "anthropic", "azure", "bedrock", "gemini", "mistral", "together"]
+
+
 class Endpoint(BaseModel):
     """A name that clients call. Where its deployments listen is not for clients to know."""
 
@@ -163,10 +179,24 @@ class Endpoint(BaseModel):
     name: str
     project_id: str
     deployment_ids: list[str]
-    model_id: str
+    model_id: str | None
+    provider: Provider | None = Field(None, description="Who answers; null: deployments of ours.")
     price: Price
     limits: Limits = Limits()
     created_at_ms: int
+
+
+class EndpointCreate(Request):
+    """An endpoint that an external provider answers. ``openai`` is any server that speaks OpenAI's API."""
+
+    name: Name
+    provider: Provider
+    url: Annotated[str, StringConstraints(max_length=500), AfterValidator(_provider_url)]
+    model: ServedName = Field(description="As the provider calls it.")
+    credential: Name | None = Field(None, description="Gateways read it from the file <project id>.<credential>.")
+    price: Price = Price()
+    limits: Limits = Limits()
+    max_output_tokens: Annotated[int, Field(ge=1, le=10**7, strict=True)] | None = None
 
 
 class EndpointChange(Request):
@@ -183,6 +213,8 @@ class Backend(BaseModel):
     url: str
     model: str
     source: Literal["live", "twin", "verification"] = "live"
+    provider: Provider = "openai"
+    credential_ref: str | None = None
 
 
 class PublishedEndpoint(Endpoint):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from functions.app.schemas import Amount, Limits, Price, TimeMs
+from functions.app.schemas import Amount, Limits, Price, Provider, TimeMs
 
 Scope = Annotated[str, StringConstraints(pattern=r"^(key|project|endpoint|deployment):[A-Za-z0-9._:/@+-]{1,200}$")]
 # Becomes part of an object key or of an item: no slash, no leading dot.
@@ -32,6 +32,8 @@ class BackendEntry(BaseModel):
     url: str
     model: str
     source: Literal["live", "twin", "verification"]
+    provider: Provider
+    credential_ref: str | None
 
 
 class EndpointEntry(BaseModel):

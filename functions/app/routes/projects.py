@@ -11,6 +11,7 @@ from functions.app.routes.common import UNCHANGED, Cursor, Id, Limit, tag_of, ta
 from functions.app.schemas import (
     Endpoint,
     EndpointChange,
+    EndpointCreate,
     Member,
     MemberPut,
     Page,
@@ -91,6 +92,14 @@ def list_endpoints(project_id: Id, _: Reader, limit: Limit = 50, cursor: Cursor 
     return Page(items=items, next_cursor=following)
 
 
+@router.post("/{project_id}/endpoints", status_code=201)
+def create_endpoint(project_id: Id, body: EndpointCreate, response: Response, principal: Deployer) -> Endpoint:
+    """Have an external provider answer for a name; gateways follow within two seconds."""
+    endpoint = endpoints.create(project_id, body, principal)
+    response.headers["location"] = f"/projects/{project_id}/endpoints/{endpoint.name}"
+    return endpoint
+
+
 @router.get("/{project_id}/endpoints/{name}", responses=UNCHANGED)
 def get_endpoint(project_id: Id, name: Id, request: Request, response: Response, _: Reader) -> Endpoint:
     """One endpoint."""
@@ -105,3 +114,9 @@ def change_endpoint(
     endpoint = endpoints.change(project_id, name, body, principal, lambda now: require_match(request, tag_of(now)))
     response.headers["etag"] = tag_of(endpoint)
     return endpoint
+
+
+@router.delete("/{project_id}/endpoints/{name}", status_code=204)
+def delete_endpoint(project_id: Id, name: Id, principal: Deployer) -> None:
+    """Withdraw the endpoint of an external provider; that of a deployment goes with the deployment."""
+    endpoints.delete(project_id, name, principal)

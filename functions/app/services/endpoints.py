@@ -1,4 +1,4 @@
-"""Endpoints: published by the deploy flow, withdrawn by the delete flow, served by gateways."""
+"""Endpoints: published by the deploy flow, withdrawn by the delete flow; made by hand for external providers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from foundry_core.events import Event, new_event
 from foundry_core.ids import new_id
 from foundry_core.principal import Principal
 
-from functions.app.schemas import Backend, Endpoint, EndpointChange, PublishedEndpoint
+from functions.app.schemas import Backend, Endpoint, EndpointChange, EndpointCreate, PublishedEndpoint
 from functions.app.services.projects import merged
 from functions.app.store import endpoints as store
 from functions.app.store.table import optimistic
@@ -48,6 +48,36 @@ def change(
         return after, _event("changed", after, principal.user_id)
 
     return store.update(name, apply).public()
+
+
+def create(project_id: str, request: EndpointCreate, principal: Principal) -> Endpoint:
+    """An endpoint that an external provider answers. ``NameTaken`` when there is one of the name.
+
+    A credential belongs to the project: its reference begins with the project's id, so that nobody can have the key of
+    another project sent to an address of their own."""
+    if store.find(request.name) is not None:
+        raise NameTaken(f"There is an endpoint {request.name} already.", next_action="Choose another name.")
+    backend_id = new_id("ext")
+    backend = Backend(
+        id=backend_id, deployment_id=backend_id, url=request.url, model=request.model, provider=request.provider,
+        credential_ref=f"{project_id}.{request.credential}" if request.credential else None,
+    )  # fmt: skip
+    endpoint = PublishedEndpoint(
+        id=new_id("ep"), name=request.name, project_id=project_id, model_id=None, deployment_ids=[backend_id],
+        provider=request.provider, price=request.price, limits=request.limits, created_at_ms=now_ms(),
+        max_output_tokens=request.max_output_tokens, backends=[backend],
+    )  # fmt: skip
+    store.insert(endpoint, backend_id, _event("published", endpoint, principal.user_id))
+    return endpoint.public()
+
+
+def delete(project_id: str, name: str, principal: Principal) -> None:
+    """Only one that an external provider answers; ``Conflict`` otherwise."""
+    endpoint = store.load(project_id, name)
+    if endpoint.provider is None:
+        raise Conflict(f"The endpoint {name} is served by a deployment.", code="endpoint_in_use",
+                       next_action="Delete the deployment.")  # fmt: skip
+    store.delete(name, endpoint.deployment_ids[0], _event("withdrawn", endpoint, principal.user_id))
 
 
 def publish(deployment: Mapping[str, Any], upstreams: Mapping[str, Any]) -> PublishedEndpoint:

@@ -49,7 +49,7 @@ def _key(key: Key, sha256: str) -> KeyEntry:
 
 
 def _endpoint(endpoint: PublishedEndpoint) -> EndpointEntry:
-    tier = [BackendEntry(id=b.id, url=b.url, model=b.model, source=b.source) for b in endpoint.backends]
+    tier = [BackendEntry(**backend.model_dump(include=set(BackendEntry.model_fields))) for backend in endpoint.backends]
     return EndpointEntry(
         name=endpoint.name, project_ids=[endpoint.project_id], tiers=[tier], price=endpoint.price,
         limits=endpoint.limits, max_output_tokens=endpoint.max_output_tokens,

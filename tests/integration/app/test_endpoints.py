@@ -57,7 +57,8 @@ def test_gateways_are_told_where_it_is(project: str, perform: Any, gateway: Call
     nothing = {"requests_per_minute": None, "tokens_per_minute": None, "budget_nanos": None}
     assert gateway("GET", "/gateway/config").ok()["endpoints"] == [{
         "name": "chat", "project_ids": [project],
-        "tiers": [[{"id": "dep_1", "url": "http://10.0.0.7:8000", "model": "org/m", "source": "twin"}]],
+        "tiers": [[{"id": "dep_1", "url": "http://10.0.0.7:8000", "model": "org/m", "source": "twin",
+                    "provider": "openai", "credential_ref": None}]],
         "price": {"input_nanos_per_token": 150, "output_nanos_per_token": 600, "cached_nanos_per_token": None},
         "limits": nothing, "max_output_tokens": 4096,
     }]  # fmt: skip

@@ -1,0 +1,69 @@
+"""`foundry endpoints`: the names that a project's keys can call, and those that an external provider answers."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+import typer
+
+from foundry_cli.client import Api
+from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
+from foundry_cli.errors import CliError
+from foundry_cli.output import console, show_json, show_list
+
+endpoints_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Endpoints of a project.")
+_NANOS_PER_TOKEN = 1000  # of one dollar for a million tokens
+
+
+@endpoints_app.command("list")
+def list_endpoints(project: Project = None, as_json: AsJson = False) -> None:
+    """The names that the project's keys can call."""
+    api = Api()
+    endpoints = api.items(f"/projects/{project_of(api, project)['id']}/endpoints")
+    rows = endpoints if as_json else [{**e, "provider": e["provider"] or "deployment"} for e in endpoints]
+    show_list(rows, {"ENDPOINT": "name", "ANSWERED BY": "provider"}, as_json, "No endpoints yet.")
+
+
+@endpoints_app.command("add")
+def add_endpoint(
+    name: str,
+    provider: Annotated[str, typer.Option(help="openai, anthropic, azure, bedrock, gemini, mistral or together.")],
+    url: Annotated[str, typer.Option(help="Where the provider's API is, https only.")],
+    model: Annotated[str, typer.Option(help="The model, as the provider calls it.")],
+    credential: Annotated[str | None, typer.Option(help="Name of the credential that gateways have mounted.")] = None,
+    input_price: Annotated[str, typer.Option(help="US dollars for a million input tokens.")] = "0",
+    output_price: Annotated[str, typer.Option(help="US dollars for a million output tokens.")] = "0",
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have an external provider answer for a name."""
+    api = Api()
+    project_id = project_of(api, project)["id"]
+    price = {"input_nanos_per_token": nanos(input_price), "output_nanos_per_token": nanos(output_price)}
+    body = {"name": name, "provider": provider, "url": url, "model": model, "credential": credential, "price": price}
+    endpoint = api.post(f"/projects/{project_id}/endpoints", body)
+    if as_json:
+        return show_json(endpoint)
+    console.print(f"Endpoint {endpoint['name']} is answered by {endpoint['provider']}.")
+    if credential:
+        console.print(f"Gateways read its key from the file {project_id}.{credential} of their credentials directory.")
+
+
+def nanos(dollars: str) -> int:
+    """Nano-dollars per token of a price in dollars for a million tokens."""
+    try:
+        price = Decimal(dollars) * _NANOS_PER_TOKEN
+    except InvalidOperation:
+        price = Decimal(-1)
+    if not price.is_finite() or price < 0 or price != price.to_integral_value():
+        raise CliError(f"{dollars!r} is not a price: dollars for a million tokens, in steps of 0.001.")
+    return int(price)
+
+
+@endpoints_app.command("remove")
+def remove_endpoint(name: str, project: Project = None, yes: Yes = False) -> None:
+    """Withdraw an endpoint that an external provider answers."""
+    api = Api()
+    path = f"/projects/{project_of(api, project)['id']}/endpoints/{name}"
+    confirm(f"Remove endpoint {name}?", yes)
+    api.delete(path)
+    console.print(f"Removed {name}.")

@@ -1,0 +1,63 @@
+"""Endpoints that an external provider answers: made by hand, served by gateways, withdrawn by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+CLAUDE = {
+    "name": "claude", "provider": "anthropic", "url": "https://api.anthropic.com/", "model": "claude-x",
+    "credential": "anthropic", "price": {"input_nanos_per_token": 3000, "output_nanos_per_token": 15000},
+}  # fmt: skip
+
+
+def test_gateways_are_told_where_it_is_and_with_what_key(call: Call, project: str, gateway: Call) -> None:
+    answer = call("POST", f"/projects/{project}/endpoints", {**CLAUDE, "limits": {"budget_nanos": 5}})
+    made = answer.ok(201)
+    assert answer.headers["location"] == f"/projects/{project}/endpoints/claude"
+    assert (made["provider"], made["model_id"]) == ("anthropic", None) and "api.anthropic" not in str(made)
+    assert call("GET", f"/projects/{project}/endpoints").ok()["items"] == [made]
+    [endpoint] = gateway("GET", "/gateway/config").ok()["endpoints"]
+    [[backend]] = endpoint["tiers"]
+    assert backend == {
+        "id": made["deployment_ids"][0], "url": "https://api.anthropic.com", "model": "claude-x", "source": "live",
+        "provider": "anthropic", "credential_ref": f"{project}.anthropic",
+    }  # fmt: skip
+    assert endpoint["limits"]["budget_nanos"] == 5 and endpoint["price"]["output_nanos_per_token"] == 15000
+
+
+def test_the_gateway_takes_the_config(call: Call, project: str, gateway: Call) -> None:
+    """Both sides of the wire contract at once."""
+    import json
+
+    from gateway.core.snapshot import load
+
+    call("POST", f"/projects/{project}/endpoints", CLAUDE).ok(201)
+    snapshot = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode())
+    [[deployment]] = snapshot.endpoints["claude"].tiers
+    assert (deployment.provider, deployment.credential_ref) == ("anthropic", f"{project}.anthropic")
+
+
+def test_a_name_is_there_once_and_free_again_afterwards(call: Call, project: str, gateway: Call) -> None:
+    call("POST", f"/projects/{project}/endpoints", CLAUDE).ok(201)
+    call("POST", f"/projects/{project}/endpoints", CLAUDE).problem(409, "name_taken")
+    call("DELETE", f"/projects/{project}").problem(409, "project_in_use")
+    call("DELETE", f"/projects/{project}/endpoints/claude").ok(204)
+    assert gateway("GET", "/gateway/config").ok()["endpoints"] == []
+    call("DELETE", f"/projects/{project}/endpoints/claude").problem(404, "endpoint_not_found")
+    call("POST", f"/projects/{project}/endpoints", CLAUDE).ok(201)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://api.example.com", "https://10.0.0.1", "https://localhost", "https://[::ffff:10.0.0.1]", "https://0x7f.1", "https://u:p@example.com",
+     "ftp://example.com", "https://example.com?x=1", "not a url"],
+)  # fmt: skip
+def test_only_addresses_outside_are_taken(call: Call, project: str, url: str) -> None:
+    call("POST", f"/projects/{project}/endpoints", {**CLAUDE, "url": url}).problem(422, "invalid_request")
+
+
+@pytest.mark.parametrize("field", [{"provider": "acme"}, {"credential": "../x"}, {"credential": "a.b"}, {"extra": 1}])
+def test_what_is_not_known_is_refused(call: Call, project: str, field: dict[str, Any]) -> None:
+    call("POST", f"/projects/{project}/endpoints", {**CLAUDE, **field}).problem(422, "invalid_request")

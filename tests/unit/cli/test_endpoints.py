@@ -1,0 +1,44 @@
+"""`foundry endpoints`: what is sent for an external provider."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from foundry_cli.client import Api
+from foundry_cli.endpoints import endpoints_app, nanos
+from foundry_cli.errors import CliError
+from foundry_cli.profile import Profile
+from typer.testing import CliRunner
+
+
+@pytest.mark.parametrize(("dollars", "per_token"), [("0", 0), ("3", 3000), ("0.15", 150), ("0.001", 1)])
+def test_dollars_for_a_million_tokens_are_nanos_for_one(dollars: str, per_token: int) -> None:
+    assert nanos(dollars) == per_token
+
+
+@pytest.mark.parametrize("dollars", ["-1", "0.0001", "a lot", "NaN", "Infinity"])
+def test_what_is_no_price_is_said(dollars: str) -> None:
+    with pytest.raises(CliError):
+        nanos(dollars)
+
+
+def test_an_endpoint_is_added_and_its_key_explained(signed_in: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    def platform(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"items": [{"id": "prj_1", "name": "alpha"}], "next_cursor": None})
+        sent.append((request.url.path, json.loads(request.content)))
+        return httpx.Response(201, json={"name": "claude", "provider": "anthropic"})
+
+    monkeypatch.setattr("foundry_cli.endpoints.Api", lambda: Api(signed_in, httpx.MockTransport(platform)))
+    arguments = (
+        "add claude --provider anthropic --url https://api.anthropic.com --model m --credential k --input-price 3"
+    )
+    result = CliRunner().invoke(endpoints_app, arguments.split())
+    assert result.exit_code == 0 and "prj_1.k" in result.output.replace("\n", "")
+    [(path, body)] = sent
+    assert path == "/projects/prj_1/endpoints"
+    assert body["price"] == {"input_nanos_per_token": 3000, "output_nanos_per_token": 0}
+    assert (body["provider"], body["credential"], body["model"]) == ("anthropic", "k", "m")
