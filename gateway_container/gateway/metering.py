@@ -23,15 +23,16 @@ Upload = Callable[[str, int, bytes], Awaitable[None]]
 class Batch:
     """A sealed segment: rows that wait for their upload."""
 
-    def __init__(self, batch_id: str, path: Path | None, content: bytes | None = None) -> None:
+    def __init__(self, batch_id: str, path: Path | None, content: bytes | None = None, rows: int = 0) -> None:
         self.batch_id = batch_id
         self.path = path
         self._content = content
+        self._rows = rows  # 0: not known, it was left behind by another process
 
     def pack(self) -> tuple[int, bytes]:
         """The number of rows, and the rows compressed."""
         content = self.read()
-        return content.count(b"\n"), igzip.compress(content, 1, mtime=0) if content else b""
+        return self._rows or content.count(b"\n"), igzip.compress(content, 1, mtime=0) if content else b""
 
     def read(self) -> bytes:
         return self._content if self._content is not None else read_rows(self.path) if self.path is not None else b""
@@ -92,7 +93,7 @@ class Meter:
         if not segment.rows:
             return
         content = None if segment.path is not None else segment.content()
-        self.waiting.append(Batch(self._batch_id, segment.path, content))
+        self.waiting.append(Batch(self._batch_id, segment.path, content, segment.rows))
         segment.close()
         self._segment = self._open()
         self._full.set()
