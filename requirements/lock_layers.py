@@ -12,6 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 EXTRAS = {"numerics": "sim", "kube": "kube", "metrics": "metrics"}  # layer → extra of pyproject.toml
+IMAGE = {"requirements": "gateway", "build-requirements": "gateway-build"}
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 
 
@@ -21,8 +22,9 @@ def main() -> None:
     write("base", base)
     for layer, extra in EXTRAS.items():
         write(layer, without(compile_lock(project["optional-dependencies"][extra]), pins(base)))
-    image = compile_lock(project["optional-dependencies"]["gateway"])
-    (HERE.parent / "gateway_container" / "requirements.txt").write_text(image)
+    for name, extra in IMAGE.items():
+        lock = compile_lock(project["optional-dependencies"][extra])
+        (HERE.parent / "gateway_container" / f"{name}.txt").write_text(lock)
 
 
 def compile_lock(requirements: list[str]) -> str:

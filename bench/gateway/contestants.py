@@ -122,7 +122,7 @@ def foundry(
         "GATEWAY_SPOOL_DIR": str(work / "spool"),
         "GATEWAY_PORT": "9201",
         "GATEWAY_WORKERS": str(workers),
-        "PYTHONPATH": str(ROOT / "gateway_container"),
+        "PYTHONPATH": str(Path(os.environ.get("GATEWAY_PACKAGE", ROOT / "gateway_container")).resolve()),
     }
     name = "gateway" if workers == 1 and routing == "least_outstanding" else f"gateway_{routing}_{workers}"
     return Contestant(name, 9201, [os.environ.get("BENCH_PYTHON", sys.executable), "-m", "gateway"], environment)
