@@ -21,7 +21,7 @@ class Attempts(Exchange):
 
     __slots__ = (
         "content_type", "forwarded", "front", "heard_tick", "hot", "keep_alive", "over", "passing", "pipeline",
-        "problem", "redialled", "status", "upstream",
+        "problem", "redialled", "replayable", "status", "upstream",
     )  # fmt: skip
 
     def __init__(self, hot: "Hot", front: "Front", path: str) -> None:
@@ -35,6 +35,7 @@ class Attempts(Exchange):
         self.upstream: Upstream | None = None
         self.pipeline: HotPipeline | None = None  # its stages, if it has any
         self.redialled = False
+        self.replayable = True  # the whole body that was sent so far is still here
         self.status = 0
         self.passing = False  # an answer is on its way to the client
         self.heard_tick = hot.tick
@@ -121,7 +122,7 @@ class Attempts(Exchange):
             return
         upstream = pool.take()
         if upstream is not None:
-            self._send(upstream, line)
+            self.send(upstream, line)
         else:
             self.hot.spawn(self._dial(pool, line))
 
@@ -140,9 +141,9 @@ class Attempts(Exchange):
         if self.over:
             upstream.release()
         else:
-            self._send(upstream, line)
+            self.send(upstream, line)
 
-    def _send(self, upstream: "Upstream", line: bytes) -> None:
+    def send(self, upstream: "Upstream", line: bytes) -> None:
         self.upstream = upstream
         if self.pipeline is not None:
             upstream.begin(self, self.pipeline.composed)
@@ -158,7 +159,7 @@ class Attempts(Exchange):
     def attempt_failed(self, status: int | None, problem: Rejected | None) -> bool:
         """Go elsewhere if that is allowed; else end with ``problem``. False: pass the answer on."""
         policy, now_s = self.hot.policy, self.hot.tell_time()
-        if policy.attempt_failed(self, status, now_s, self.passing):
+        if policy.attempt_failed(self, status, now_s, self.passing or not self.replayable):
             following = policy.retry(self, now_s)
             if following is not None:
                 self.drop_upstream()
@@ -178,6 +179,12 @@ class Attempts(Exchange):
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.drop()
+
+    def pause_body(self) -> None:
+        """The deployment does not keep up. That matters only where the body is still coming."""
+
+    def resume_body(self) -> None:
+        pass
 
     def refuse(self, problem: Rejected) -> None:
         """Answer with a problem. Only before anything else was sent."""

@@ -122,7 +122,7 @@ class Flow(Attempts):
             return
         self._write_pieces(pieces, raw, done)
         if done:
-            self._end(upstream)
+            self.end(upstream)
 
     def complete(self, upstream: "Upstream", data: bytes) -> None:
         """The last piece of a body of known length."""
@@ -134,7 +134,7 @@ class Flow(Attempts):
         self.flush_head()
         if self.reader is not None:
             self._write_pieces([], None, True)
-        self._end(upstream)
+        self.end(upstream)
 
     def _write_pieces(self, pieces: list[bytes], raw: bytes | None, done: bool) -> None:
         out = self._read(pieces, done)
@@ -181,7 +181,7 @@ class Flow(Attempts):
             self.pass_chunks(upstream, None, [], True)
         elif self.passing:
             self.cut()
-        elif upstream.reused and not self.redialled:
+        elif upstream.reused and not self.redialled and self.replayable:
             self.redial()
         else:
             self.attempt_failed(None, Rejected("upstream_unreachable"))
@@ -236,7 +236,7 @@ class Flow(Attempts):
         self.front.respond(problem, problem.body(self.path), self.keep_alive, self.request_id)
         self.finish(problem.status, problem.outcome, NOTHING, "none", problem.code)
 
-    def _end(self, upstream: "Upstream") -> None:
+    def end(self, upstream: "Upstream") -> None:
         self.upstream = None
         upstream.release()
         usage, source = self._usage(True)

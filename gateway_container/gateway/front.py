@@ -3,103 +3,33 @@
 llhttp (httptools) parses, strictly; what it refuses, what is too large and what is too slow is answered and closed.
 """
 
-import asyncio
 import logging
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import Final, cast
 
 import httptools
 
+from gateway.connection import Connection, Job
+from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
 from gateway.flow import Flow
-from gateway.header_names import names_of
+from gateway.form_flow import FormFlow
+from gateway.header_names import HeaderNames, names_of
 from gateway.side_call import SideCall
 
-if TYPE_CHECKING:
-    from gateway.hot import Hot
-
 log = logging.getLogger("gateway.front")
+JSON: Final = b"application/json"
 SMALL_BODY_BYTES: Final = 64 << 10  # of a refused request this much is read, so that the connection can be kept
 MANY_PARTS: Final = 256
 LINGER_S: Final = 2.0
 
 
-class Job(Protocol):
-    """One request: gets its body, runs when it is its turn, calls ``front.done`` at its end."""
-
-    body: bytes
-    keep_alive: bool
-    problem: Rejected | None
-
-    @property
-    def max_body_bytes(self) -> int: ...
-
-    def run(self) -> None: ...
-    def client_left(self) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def sweep(self, now_s: float) -> None: ...
-
-
-class Front(asyncio.Protocol):
-    """Reads requests; at most one job runs, pipelined ones wait and reading stops meanwhile.
+class Front(Connection):
+    """Reads requests and hands them to jobs.
 
     Three of llhttp's callbacks are methods of a list or a dictionary: they cost no Python frame.
     """
 
-    __slots__ = (
-        "_body_bytes", "_deaf", "_expects", "_head_bytes", "_in_body", "_incoming", "_job", "_lingers", "_long_body",
-        "_named", "_parser", "_parts", "_queue", "_since_s", "_urls", "hot", "on_body", "on_header", "on_url", "peer",
-        "transport",
-    )  # fmt: skip
-
-    def __init__(self, hot: "Hot") -> None:
-        self.hot = hot
-        self.peer = ""
-        self.transport: asyncio.Transport
-        self._urls: list[bytes] = []
-        self.on_url = self._urls.append
-        self._named: dict[bytes, bytes] = {}
-        self.on_header = self._named.__setitem__
-        self._parts: list[bytes] = []
-        self.on_body = self._parts.append
-        self._long_body: bytearray | None = None  # of many parts
-        self._parser: Any = httptools.HttpRequestParser(self)
-        self._incoming: Job | None = None
-        self._job: Job | None = None
-        self._queue: deque[Job] | None = None
-        self._deaf = False  # nothing that still arrives is read
-        self._lingers = False
-        self._in_body = False
-        self._expects = False
-        self._head_bytes = 0
-        self._body_bytes = 0
-        self._since_s = hot.tell_time()  # when the present state began: idle, head, body or lingering
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.peer = (transport.get_extra_info("peername") or ("",))[0]
-        if not self.hot.admit(self):
-            self._deaf = True
-            self.transport.abort()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._deaf = True
-        self.hot.forget(self)
-        job, self._job, self._queue = self._job, None, None
-        if job is not None:
-            job.client_left()
-        self._parser = None
-
-    def pause_writing(self) -> None:
-        if self._job is not None:
-            self._job.pause()
-
-    def resume_writing(self) -> None:
-        if self._job is not None:
-            self._job.resume()
-
-    # --- parsing ------------------------------------------------------------------------------------------------
+    __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -130,14 +60,18 @@ class Front(asyncio.Protocol):
             return
         job = self._incoming or self._begin()
         parts = self._parts
-        job.body = parts[0] if len(parts) == 1 else self._whole_body()
-        job.keep_alive = self._parser.should_keep_alive() and not self.hot.draining
+        body = parts[0] if len(parts) == 1 and self._form is None else self._whole_body()
         self._incoming = None
         self._in_body = False
         self._named.clear()
         self._urls.clear()
         parts.clear()
         self._since_s = self.hot.now_s
+        if job is self._job:
+            cast(FormFlow, job).last(body)
+            return
+        job.body = body
+        job.keep_alive = self.keeps_alive()
         if self._job is None:
             self._job = job
             job.run()
@@ -147,8 +81,13 @@ class Front(asyncio.Protocol):
     def _whole_body(self) -> bytes:
         self._body_bytes = 0
         long, self._long_body = self._long_body, None
-        rest = b"".join(self._parts)
+        form, self._form = self._form, None
+        rest = b"".join(self._parts) if form is None else form.taken() + b"".join(self._parts)
         return rest if long is None else bytes(long + rest)
+
+    def keeps_alive(self) -> bool:
+        """Whether another request may follow the one that is coming."""
+        return bool(self._parser.should_keep_alive()) and not self.hot.draining
 
     def _part_of_head(self, size: int) -> None:
         """More of the head is to come: mind its size and the time."""
@@ -161,6 +100,7 @@ class Front(asyncio.Protocol):
     def _part_of_body(self, size: int) -> None:
         """More of the body is to come: check the key before anything is kept, and mind the size."""
         if self._incoming is None:
+            self._body_bytes = 0
             self._incoming = self._begin()
             if self._expects and self._incoming.problem is None and self._job is None:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -171,13 +111,32 @@ class Front(asyncio.Protocol):
             if self._body_bytes > SMALL_BODY_BYTES:
                 self._last(job)
         elif self._body_bytes > job.max_body_bytes:
-            job.problem = Rejected("body_too_large")
-            self._last(job)
+            self._refuse_body(job, Rejected("body_too_large"))
+        elif self._form is not None:
+            self._pass_form(self._form)
         elif len(self._parts) > MANY_PARTS:
             if self._long_body is None:
                 self._long_body = bytearray()
             self._long_body += b"".join(self._parts)
             self._parts.clear()
+
+    def _pass_form(self, form: FormFlow) -> None:
+        """Let a large form begin as soon as it can, and pass on what comes of it."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        try:
+            if form.more(data) and self._job is None:
+                self._job = form
+                form.begin()
+        except Rejected as problem:
+            self._refuse_body(form, problem)
+
+    def _refuse_body(self, job: Job, problem: Rejected) -> None:
+        if job is self._job:
+            cast(FormFlow, job).break_off(problem)
+        else:
+            job.problem = problem
+            self._last(job)
 
     def _begin(self) -> Job:
         """The head is complete: find out what is asked, and by whom."""
@@ -195,12 +154,15 @@ class Front(asyncio.Protocol):
         return SideCall(self.hot, self, method, path, query, list(self._named.items()))
 
     def _inference(self, path: str) -> Flow:
-        flow = Flow(self.hot, self, path)
         named = self._named
         names = names_of(named)
+        content_type = named[names.content_type] if names.content_type is not None else JSON
+        if content_type != JSON and is_form(content_type):
+            flow: Flow = self._form_flow(path, names, content_type)
+        else:
+            flow = Flow(self.hot, self, path)
+        flow.content_type = content_type
         self._expects = names.expect is not None
-        if names.content_type is not None:
-            flow.content_type = named[names.content_type]
         if names.request_id is not None:
             flow.name_by(named[names.request_id])
         if names.forwarded:
@@ -215,18 +177,17 @@ class Front(asyncio.Protocol):
             flow.problem = problem
         return flow
 
-    def _enqueue(self, job: Job) -> None:
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(job)
-        self.transport.pause_reading()
+    def _form_flow(self, path: str, names: HeaderNames, content_type: bytes) -> FormFlow:
+        length = int(self._named[names.content_length]) if names.content_length is not None else -1
+        self._form = FormFlow(self.hot, self, path, content_type, length)
+        return self._form
 
     def _last(self, job: Job) -> None:
         """Answer this one and read no further: where the next request would begin is not known."""
         self._deaf = True
         self._incoming = None
         self._parts.clear()
-        self._long_body = None
+        self._long_body = self._form = None
         job.keep_alive = False
         if self._job is None:
             self._job = job
@@ -238,66 +199,13 @@ class Front(asyncio.Protocol):
         if self._deaf:
             return
         job = self._incoming
+        if job is not None and job is self._job:
+            self._refuse_body(job, problem)
+            return
         if job is None or job.problem is None:
             job = SideCall(self.hot, self, b"GET", b"/", b"", [])
             job.problem = problem
         self._last(job)
-
-    @property
-    def http_1_0(self) -> bool:
-        """Whether the client does not know chunked framing."""
-        return bool(self._parser.get_http_version() == "1.0")
-
-    # --- what jobs call -----------------------------------------------------------------------------------------
-
-    def respond(self, problem: Rejected, body: bytes, keep_alive: bool, request_id: str = "") -> None:
-        """A whole problem answer."""
-        retry = b"retry-after: %d\r\n" % problem.retry_after_s if problem.retry_after_s else b""
-        named = b"x-request-id: %b\r\n" % request_id.encode() if request_id else b""
-        close = b"" if keep_alive else b"connection: close\r\n"
-        self.transport.write(
-            b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b%b\r\n%b"
-            % (self.hot.status_line(problem.status), len(body), retry, named, close, body)
-        )
-
-    def cut(self) -> None:
-        """End the connection so that the client notices that the answer is not whole."""
-        self._deaf = True
-        self.transport.close()
-
-    def done(self, job: Job) -> None:
-        """The job has answered: the next pipelined one, or wait, or close."""
-        if job is not self._job:
-            return
-        self._job = None
-        self._since_s = self.hot.now_s
-        if not job.keep_alive:
-            self._close()
-        elif self._queue:
-            self.hot.loop.call_soon(self._next)
-        elif self.hot.draining:
-            self.transport.close()
-
-    def _next(self) -> None:
-        queue = self._queue
-        if self._job is not None or not queue:
-            return
-        self._job = queue.popleft()
-        if not queue:
-            self._queue = None
-            self.transport.resume_reading()
-        self._job.run()
-
-    def _close(self) -> None:
-        """Close; after an answer to half a request, read on for a moment, else the reset would destroy the answer."""
-        self._queue = None
-        if not self._deaf or self.transport.is_closing():
-            self.transport.close()
-            return
-        self._lingers = True
-        self.transport.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
 
     # --- time ---------------------------------------------------------------------------------------------------
 

@@ -11,13 +11,14 @@ _known: Final[dict[tuple[bytes, ...], "HeaderNames"]] = {}
 class HeaderNames:
     """The names as this client spells them; None where it does not send the header."""
 
-    __slots__ = ("api_key", "authorization", "content_type", "expect", "forwarded", "forwarded_for", "request_id",
-                 "staged", "traceparent", "user_agent")  # fmt: skip
+    __slots__ = ("api_key", "authorization", "content_length", "content_type", "expect", "forwarded", "forwarded_for",
+                 "request_id", "staged", "traceparent", "user_agent")  # fmt: skip
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         spelt = {name.lower(): name for name in names}
         self.authorization = spelt.get(b"authorization")
         self.api_key = spelt.get(b"x-api-key") or spelt.get(b"api-key")
+        self.content_length = spelt.get(b"content-length")
         self.content_type = spelt.get(b"content-type")
         self.request_id = spelt.get(b"x-request-id")
         self.forwarded_for = spelt.get(b"x-forwarded-for")

@@ -18,7 +18,7 @@ from gateway.core.trace import Attempt, Trace
 
 log = logging.getLogger("gateway.otlp")
 QUEUED = 4096  # traces; what comes while the queue is full is dropped and counted
-BATCH = 128
+BATCH = 32  # a few milliseconds of encoding
 EVERY_S = 2.0
 SERVER, CLIENT = 2, 3
 ERROR = {"code": 2}

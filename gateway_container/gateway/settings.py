@@ -28,6 +28,7 @@ class Settings:
     batch_rows: int = 5000
     lease_wait_s: float = 2.0
     max_body_bytes: int = 64 << 20
+    stream_body_bytes: int = 1 << 20  # a longer form is passed on while it comes
     max_header_bytes: int = 32 << 10
     header_timeout_s: float = 15.0
     body_timeout_s: float = 120.0

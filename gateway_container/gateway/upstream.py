@@ -46,6 +46,14 @@ class Upstream(asyncio.Protocol):
         elif self in self.pool.idle:
             self.pool.idle.remove(self)
 
+    def pause_writing(self) -> None:
+        if self.flow is not None:
+            self.flow.pause_body()
+
+    def resume_writing(self) -> None:
+        if self.flow is not None:
+            self.flow.resume_body()
+
     def begin(self, flow: "Attempts", request: bytes) -> None:
         self.flow = cast("Flow", flow)
         self._state = HEAD

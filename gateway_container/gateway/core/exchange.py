@@ -18,8 +18,8 @@ class Exchange:
 
     __slots__ = (
         "amounts", "answered_by", "arrived_s", "body", "call", "deployment", "endpoint", "event_id", "first_s", "form",
-        "headers", "key", "leases", "path", "plan", "request_id", "retries", "routed_s", "trace", "tried", "ts_ms",
-        "wasted_tokens",
+        "headers", "key", "leases", "more_bytes", "path", "plan", "request_id", "retries", "routed_s", "trace", "tried",
+        "ts_ms", "wasted_tokens",
     )  # fmt: skip
 
     def __init__(self, event_id: str, path: str, arrived_s: float, ts_ms: int) -> None:
@@ -31,6 +31,7 @@ class Exchange:
         self.key: Key | None = None
         self.call: Call | None = None
         self.body = b""
+        self.more_bytes = 0  # of the body that are still to come, at most
         self.form: Form | None = None
         self.headers = NO_HEADERS  # those that stages look at, names in lower case
         self.endpoint: Endpoint | None = None

@@ -1,13 +1,23 @@
-"""The two fields that policy needs of a multipart/form-data body (audio, images); the rest is never looked at."""
+"""The two fields that policy needs of a multipart/form-data body (audio, images); files are never looked at.
+
+Strict on purpose: an engine must not find another model in a form than the one that was checked here, so whatever
+parsers could disagree about is refused (RFC 7578, RFC 2046).
+"""
 
 import re
+from typing import Final
 
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Call
 
-BOUNDARY = re.compile(rb'multipart/form-data\s*;.*?boundary=(?:"([^"]{1,70})"|([^;\s]{1,70}))', re.I | re.S)
-NAME = re.compile(rb'content-disposition:\s*form-data\s*;[^\r\n]*?\bname="?([A-Za-z_]+)"?', re.I)
-MAX_VALUE_BYTES = 1024
+BOUNDARY: Final = re.compile(rb'multipart/form-data\s*;.*?boundary=(?:"([^"]{1,70})"|([^;\s]{1,70}))', re.I | re.S)
+DISPOSITION: Final = re.compile(rb"content-disposition[ \t]*:", re.I)
+NAME: Final = re.compile(rb';[ \t]*name=(?:"([^"\\]*)"|([^\s";\\]+))', re.I)
+ENCODED: Final = re.compile(rb"content-transfer-encoding", re.I)
+UNCLEAR: Final = re.compile(rb"\\|(?:^|\r\n)[ \t]|;[ \t]*(?:file)?name\*|(?<!\r)\n|\r(?!\n)|\0", re.I)
+MAX_HEAD_BYTES: Final = 8192
+MAX_VALUE_BYTES: Final = 1024
+CONTENT, DELIMITER, HEAD, END = range(4)
 
 
 class Form:
@@ -22,36 +32,145 @@ class Form:
         return body[: self.start] + model.encode() + body[self.end :]
 
 
+class FormReader:
+    """Reads a form as it comes; keeps nothing but the values of ``model`` and ``stream``."""
+
+    def __init__(self, content_type: bytes) -> None:
+        found = BOUNDARY.match(content_type)
+        if found is None or content_type.lower().count(b"boundary=") != 1:
+            raise Rejected("invalid_request", "The multipart body has no boundary, or more than one.")
+        self._delimiter = b"\r\n--" + (found[1] or found[2])
+        self._buffer = b"\r\n"  # so that the first delimiter is like all others
+        self._at = -2  # where in the body the buffer begins
+        self._state = CONTENT
+        self._field = ""
+        self._started = False
+        self._values: dict[str, tuple[int, int, bytes]] = {}
+
+    @property
+    def complete(self) -> bool:
+        return self._state == END
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the body. Raises Rejected."""
+        if self._state == END:
+            return
+        self._buffer += data
+        while self._step():
+            pass
+
+    def form(self) -> Form | None:
+        """None as long as the model is not known. Raises Rejected when it is no name."""
+        model = self._values.get("model")
+        if model is None:
+            return None
+        start, end, value = model
+        stream = self._values["stream"][2].lower() == b"true" if "stream" in self._values else None
+        try:
+            return Form(Call(model=value.decode(), stream=stream), start, end)
+        except UnicodeDecodeError:
+            raise Rejected("invalid_request", "The form's model is not UTF-8.", param="model") from None
+
+    def _step(self) -> bool:
+        """One step on. False: more has to come."""
+        if self._state == CONTENT:
+            return self._content()
+        if self._state == DELIMITER:
+            return self._after_delimiter()
+        return self._state == HEAD and self._head()
+
+    def _content(self) -> bool:
+        end = self._buffer.find(self._delimiter)
+        if end > 0 and not self._started:
+            raise _unclear("It does not begin with its boundary.")
+        if end < 0:
+            self._skip()
+            return False
+        if self._field:
+            self._keep(end)
+        self._take(end + len(self._delimiter))
+        self._started, self._state = True, DELIMITER
+        return True
+
+    def _skip(self) -> None:
+        """Forget what cannot be part of a delimiter any more."""
+        spare = len(self._buffer) - len(self._delimiter) + 1
+        if not self._started and spare > 0:
+            raise _unclear("It does not begin with its boundary.")
+        if self._field:
+            if spare > MAX_VALUE_BYTES:
+                raise _unclear(f"The field {self._field!r} is too long.")
+        elif spare > 0:
+            self._take(spare)
+
+    def _keep(self, end: int) -> None:
+        if end > MAX_VALUE_BYTES:
+            raise _unclear(f"The field {self._field!r} is too long.")
+        self._values[self._field] = self._at, self._at + end, self._buffer[:end]
+
+    def _after_delimiter(self) -> bool:
+        ending = self._buffer[:2]
+        if len(ending) < 2:
+            return False
+        if ending == b"--":
+            self._state, self._buffer = END, b""
+            return False
+        if ending != b"\r\n":
+            raise _unclear("A boundary is followed by something else.")
+        self._take(2)
+        self._state = HEAD
+        return True
+
+    def _head(self) -> bool:
+        end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
+        if end < 0:
+            if len(self._buffer) > MAX_HEAD_BYTES:
+                raise _unclear("The head of a part is too long.")
+            return False
+        self._field = self._name(self._buffer[:end])
+        self._take(end + 4)
+        self._state = CONTENT
+        return True
+
+    def _name(self, head: bytes) -> str:
+        """The field's name where it is one of ours, else empty."""
+        lines = [line for line in head.split(b"\r\n") if DISPOSITION.match(line)]
+        names = NAME.findall(lines[0]) if len(lines) == 1 else []
+        if len(names) != 1 or UNCLEAR.search(head):
+            raise _unclear("The head of a part is not clear.")
+        name = names[0][0] or names[0][1]
+        if name.lower() not in (b"model", b"stream"):
+            return ""
+        known, as_file = name.decode() in self._values, b"filename" in lines[0].lower()
+        if known or as_file or name != name.lower() or ENCODED.search(head):
+            raise _unclear(f"The field {name.decode()!r} must be there once, as plain text.")
+        return str(name.decode())
+
+    def _take(self, size: int) -> None:
+        self._buffer = self._buffer[size:]
+        self._at += size
+
+
 def is_form(content_type: bytes) -> bool:
     return content_type[:19].lower() == b"multipart/form-data"
 
 
 def parse(content_type: bytes, body: bytes) -> Form:
-    """Find "model" and "stream". Raises Rejected when there is no model."""
-    found = BOUNDARY.match(content_type)
-    if found is None:
-        raise Rejected("invalid_request", "The multipart body has no boundary.")
-    spans = _fields(body, b"--" + (found[1] or found[2]))
-    if "model" not in spans:
+    """Find "model" and "stream" in a whole body. Raises Rejected when there is no model."""
+    reader = FormReader(content_type)
+    reader.feed(body)
+    return whole(reader)
+
+
+def whole(reader: FormReader) -> Form:
+    """The form that has been read to its end. Raises Rejected when there is no model, or no end."""
+    if not reader.complete:
+        raise _unclear("It breaks off.")
+    form = reader.form()
+    if form is None:
         raise Rejected("invalid_request", "The form has no field 'model'.", param="model")
-    start, end = spans["model"]
-    stream = body[slice(*spans["stream"])].lower() == b"true" if "stream" in spans else None
-    try:
-        return Form(Call(model=body[start:end].decode(), stream=stream), start, end)
-    except UnicodeDecodeError:
-        raise Rejected("invalid_request", "The form's model is not UTF-8.", param="model") from None
+    return form
 
 
-def _fields(body: bytes, delimiter: bytes) -> dict[str, tuple[int, int]]:
-    spans: dict[str, tuple[int, int]] = {}
-    at = body.find(delimiter)
-    while at >= 0:
-        head_end = body.find(b"\r\n\r\n", at, at + 8192)
-        following = body.find(b"\r\n" + delimiter, at + len(delimiter))
-        if head_end < 0 or following < 0:
-            break
-        name = NAME.search(body, at, head_end)
-        if name and b"filename" not in body[at:head_end].lower() and following - head_end - 4 <= MAX_VALUE_BYTES:
-            spans[name[1].decode("ascii")] = (head_end + 4, following)
-        at = following + 2
-    return spans
+def _unclear(why: str) -> Rejected:
+    return Rejected("invalid_request", f"The form cannot be read. {why}")

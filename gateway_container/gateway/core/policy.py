@@ -67,7 +67,8 @@ class Policy:
         if content_type == JSON or not is_form(content_type):
             call = parse(body)
         else:
-            exchange.form = multipart.parse(content_type, body)
+            if exchange.form is None:
+                exchange.form = multipart.parse(content_type, body)
             call = exchange.form.call
         exchange.call = call
         exchange.body = body
@@ -125,7 +126,7 @@ class Policy:
     def _worst(self, exchange: Exchange) -> Amounts:
         call, endpoint = exchange.call, exchange.endpoint
         assert call is not None and endpoint is not None
-        given = input_bound(call, exchange.body)
+        given = input_bound(call, exchange.body) + exchange.more_bytes
         made = output_bound(call, endpoint)
         if len(endpoint.chain) == 1:
             return 1, given + made, given * endpoint.input_nanos + made * endpoint.output_nanos

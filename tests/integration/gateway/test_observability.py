@@ -12,7 +12,7 @@ import pytest
 from gateway.access_log import AccessLog
 from gateway.core.shapes import Row
 from gateway.core.trace import TRACEPARENT, Trace, Tracer
-from gateway.otlp import QUEUED, Exporter
+from gateway.otlp import BATCH, QUEUED, Exporter
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -230,7 +230,7 @@ async def test_the_exporters_queue_is_bounded() -> None:
         exporter.add(trace)
     assert exporter.dropped == 7
     await exporter.close()
-    assert exporter.dropped == 7 + 128
+    assert exporter.dropped == 7 + BATCH
 
 
 def test_a_log_that_nobody_reads_drops_rows_and_blocks_nothing() -> None:

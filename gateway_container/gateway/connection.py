@@ -1,0 +1,154 @@
+"""One client connection as its requests see it: whose turn it is, how they answer, and how it ends."""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import httptools
+
+from gateway.core.problems import Rejected
+
+if TYPE_CHECKING:
+    from gateway.form_flow import FormFlow
+    from gateway.front import Front
+    from gateway.hot import Hot
+
+
+class Job(Protocol):
+    """One request: gets its body, runs when it is its turn, calls ``front.done`` at its end."""
+
+    body: bytes
+    keep_alive: bool
+    problem: Rejected | None
+
+    @property
+    def max_body_bytes(self) -> int: ...
+
+    def run(self) -> None: ...
+    def client_left(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def sweep(self, now_s: float) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """At most one job runs, pipelined ones wait and reading stops meanwhile. Reading itself is ``Front``'s."""
+
+    __slots__ = (
+        "_body_bytes", "_deaf", "_expects", "_form", "_head_bytes", "_in_body", "_incoming", "_job", "_lingers",
+        "_long_body", "_named", "_parser", "_parts", "_queue", "_since_s", "_urls", "hot", "on_body", "on_header",
+        "on_url", "peer", "transport",
+    )  # fmt: skip
+
+    def __init__(self, hot: "Hot") -> None:
+        self.hot = hot
+        self.peer = ""
+        self.transport: asyncio.Transport
+        self._urls: list[bytes] = []
+        self.on_url = self._urls.append
+        self._named: dict[bytes, bytes] = {}
+        self.on_header = self._named.__setitem__
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append
+        self._long_body: bytearray | None = None  # of many parts
+        self._form: FormFlow | None = None  # whose body is coming
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._incoming: Job | None = None
+        self._job: Job | None = None
+        self._queue: deque[Job] | None = None
+        self._deaf = False  # nothing that still arrives is read
+        self._lingers = False
+        self._in_body = False
+        self._expects = False
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._since_s = hot.tell_time()  # when the present state began: idle, head, body or lingering
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.peer = (transport.get_extra_info("peername") or ("",))[0]
+        if not self.hot.admit(cast("Front", self)):
+            self._deaf = True
+            self.transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._deaf = True
+        self.hot.forget(cast("Front", self))
+        job, self._job, self._queue = self._job, None, None
+        if job is not None:
+            job.client_left()
+        self._parser = None
+
+    def pause_writing(self) -> None:
+        if self._job is not None:
+            self._job.pause()
+
+    def resume_writing(self) -> None:
+        if self._job is not None:
+            self._job.resume()
+
+    def _enqueue(self, job: Job) -> None:
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(job)
+        self.transport.pause_reading()
+
+    @property
+    def http_1_0(self) -> bool:
+        """Whether the client does not know chunked framing."""
+        return bool(self._parser.get_http_version() == "1.0")
+
+    # --- what jobs call -----------------------------------------------------------------------------------------
+
+    def respond(self, problem: Rejected, body: bytes, keep_alive: bool, request_id: str = "") -> None:
+        """A whole problem answer."""
+        retry = b"retry-after: %d\r\n" % problem.retry_after_s if problem.retry_after_s else b""
+        named = b"x-request-id: %b\r\n" % request_id.encode() if request_id else b""
+        close = b"" if keep_alive else b"connection: close\r\n"
+        self.transport.write(
+            b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b%b\r\n%b"
+            % (self.hot.status_line(problem.status), len(body), retry, named, close, body)
+        )
+
+    def cut(self) -> None:
+        """End the connection so that the client notices that the answer is not whole."""
+        self._deaf = True
+        self.transport.close()
+
+    def done(self, job: Job) -> None:
+        """The job has answered: the next pipelined one, or wait, or close."""
+        if job is not self._job:
+            return
+        self._job = None
+        self._since_s = self.hot.now_s
+        if job is self._incoming:  # half of its body is still to come
+            self._deaf = True
+            self._incoming = self._form = None
+            job.keep_alive = False
+        if not job.keep_alive:
+            self._close()
+        elif self._queue:
+            self.hot.loop.call_soon(self._next)
+        elif self.hot.draining:
+            self.transport.close()
+
+    def _next(self) -> None:
+        queue = self._queue
+        if self._job is not None or not queue:
+            return
+        self._job = queue.popleft()
+        if not queue:
+            self._queue = None
+            self.transport.resume_reading()
+        self._job.run()
+
+    def _close(self) -> None:
+        """Close; after an answer to half a request, read on for a moment, else the reset would destroy the answer."""
+        self._queue = None
+        if not self._deaf or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._lingers = True
+        self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
