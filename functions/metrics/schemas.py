@@ -31,7 +31,7 @@ class Row(BaseModel):
     route: _Text = ""
     stream: bool = False
     status: Annotated[int, Field(ge=0, le=999)] = 0
-    outcome: Literal["ok", "cancelled", "cut", "failed", "rejected", "cached"] = "ok"
+    outcome: Literal["ok", "cancelled", "cut", "failed", "rejected", "cached", "shadow"] = "ok"
     error_code: _Text = ""
     input_tokens: _Count = 0
     output_tokens: _Count = 0

@@ -7,6 +7,7 @@ Delivery is at least once, the numbers are exact:
 * ``usage_hourly`` is never added to: ``refresh`` computes the touched hours anew from ``requests``. Of several states
   of one group the one with most requests wins; since rows are only ever added, that is the newest, whichever loader
   wrote last and wherever an earlier one stopped.
+* Copies that went to shadow deployments are rows of ``requests`` only: no client asked for them, and they are free.
 """
 
 import logging
@@ -73,6 +74,7 @@ _REFRESH = f"""
         countIf(outcome NOT IN ('ok', 'cached', 'cancelled')) AS failed, sum(input_tokens), sum(output_tokens),
         sum(cached_tokens), sum(wasted_tokens), sum(cost_nanos), {_latency("ttft")}, {_latency("tpot")}
     FROM requests FINAL WHERE (project_id, hour) IN {{touched:Array(Tuple(String, DateTime('UTC')))}}
+        AND outcome != 'shadow'
     GROUP BY project_id, hour, {", ".join(DIMENSIONS)}
 """  # noqa: S608
 # A replica that answers must know what was just inserted.

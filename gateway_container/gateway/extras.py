@@ -16,6 +16,7 @@ from gateway.core.snapshot import Endpoint
 from gateway.core.stage import Stage, StageMaker
 from gateway.core.wire import Direction, Guardrail
 from gateway.credentials import NoCredential
+from gateway.shadow import Shadows, ShadowStage
 
 if TYPE_CHECKING:
     from gateway.core.guard.guard import Verdict
@@ -35,9 +36,11 @@ class Extras:
         # (endpoint, guardrail, action, direction) → times
         self.findings: Counter[tuple[str, str, str, str]] = Counter()
         self.cache = ResponseCache(gateway.settings.cache_bytes)
-        gateway.policy.stage_kinds += [self._cached, self._guardrails]
+        self.shadows = Shadows(gateway, gateway.settings.shadow_copies)
+        gateway.policy.stage_kinds += [self._cached, self._guardrails, self._shadowed]
 
     async def close(self) -> None:
+        await self.shadows.close()
         if self._scanners is not None:
             await self._scanners.close()
 
@@ -55,6 +58,16 @@ class Extras:
             return CacheStage(exchange, cache, scope, ttl_s, time.monotonic)
 
         return make
+
+    # --- shadows ------------------------------------------------------------------------------------------------
+
+    def _shadowed(self, endpoint: Endpoint) -> StageMaker | None:
+        shadows, deployments = self.shadows, endpoint.shadows
+
+        def make(exchange: Exchange) -> Stage:
+            return ShadowStage(exchange, shadows, deployments)
+
+        return make if deployments else None
 
     # --- guardrails ---------------------------------------------------------------------------------------------
 

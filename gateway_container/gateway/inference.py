@@ -163,9 +163,7 @@ class Inference:
         else:
             composed = self.pipeline.compose(prefix, headers, body)
             prefix, path, headers, body = composed.prefix, composed.path, composed.headers, composed.body
-        scheme = "https" if deployment.tls else "http"
-        url = f"{scheme}://{deployment.authority.decode()}{prefix}{path}"
-        return self.client.build_request("POST", url, content=body, headers=headers)
+        return self.client.build_request("POST", deployment.url(prefix + path), content=body, headers=headers)
 
     def _outgoing_headers(self) -> list[tuple[bytes, bytes]]:
         named = {name: value for name, value in self.headers if name in TO_UPSTREAM}

@@ -96,12 +96,12 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.extras.close()
         self.policy.book.close_all()
         await self._exchange_leases(sweep=True)
         await self.meter.drain()
         await self.observability.close()
         self.journal.drop()
-        await self.extras.close()
         await self.control.close()
         self.lock.__exit__(None, None, None)
 

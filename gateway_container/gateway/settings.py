@@ -51,6 +51,7 @@ class Settings:
     fail_open_tokens: int = 100_000
     fail_open_money_nanos: int = 0
     fsync: bool = False
+    shadow_copies: int = 16  # under way at a time, per process; more are skipped
     cache_bytes: int = 64 << 20  # of answers kept, per process; an answer takes at most an eighth
 
     @property

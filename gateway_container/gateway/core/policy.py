@@ -24,7 +24,7 @@ from gateway.core.wire import Limits
 
 BRIDGED_MS: Final = 2_000  # while the control plane is away for less than this, requests wait for a lease
 JSON: Final = b"application/json"
-FREE: Final = ("cached",)  # outcomes that cost nobody anything; the row says what was delivered
+FREE: Final = ("cached", "shadow")  # outcomes that cost nobody anything; the row says what was delivered
 
 
 class Policy:

@@ -95,6 +95,9 @@ class Deployment:
         self.open_until_s = 0.0
         self.ejected_until_s = 0.0
 
+    def url(self, path: str) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.authority.decode()}{path}"
+
 
 class Endpoint:
     """A name that clients call, with its deployments by tier."""

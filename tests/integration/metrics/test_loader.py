@@ -43,6 +43,15 @@ def test_rows_arrive_and_add_up(metrics_store: Any, row: Row, put: Any, deliver:
     assert quarantined() == {}
 
 
+def test_copies_to_shadows_are_kept_and_count_for_nobody(metrics_store: Any, row: Row, put: Any, deliver: Any) -> None:
+    rows = [row(), row(outcome="shadow", cost_nanos=0, deployment_id="dep_2", status=502)]
+    assert deliver(put("metering/all/g/1.jsonl.gz", rows)) == []
+    assert raw_count(metrics_store) == 2
+    sums = rollup(metrics_store)
+    assert (sums["requests"], sums["failed"], sums["output_tokens"]) == (1, 0, 20)
+    assert quarantined() == {}
+
+
 def test_redelivery_changes_nothing(metrics_store: Any, row: Row, put: Any, deliver: Any) -> None:
     first, second = (put(f"metering/all/g/{n}.jsonl.gz", [row() for _ in range(10)]) for n in (1, 2))
     deliver(first, second)
