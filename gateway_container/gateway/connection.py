@@ -9,6 +9,7 @@ import httptools
 from gateway.core.problems import Rejected
 
 if TYPE_CHECKING:
+    from gateway.core.snapshot import Key, Snapshot
     from gateway.form_flow import FormFlow
     from gateway.front import Front
     from gateway.hot import Hot
@@ -35,14 +36,39 @@ class Connection(asyncio.Protocol):
     """At most one job runs, pipelined ones wait and reading stops meanwhile. Reading itself is ``Front``'s."""
 
     __slots__ = (
-        "_body_bytes", "_deaf", "_expects", "_form", "_head_bytes", "_in_body", "_incoming", "_job", "_lingers",
-        "_long_body", "_named", "_parser", "_parts", "_queue", "_since_s", "_urls", "hot", "on_body", "on_header",
-        "on_url", "peer", "transport",
+        "_body_bytes",
+        "_deaf",
+        "_expects",
+        "_form",
+        "_head_bytes",
+        "_in_body",
+        "_incoming",
+        "_job",
+        "_lingers",
+        "_long_body",
+        "_named",
+        "_parser",
+        "_parts",
+        "_queue",
+        "_since_s",
+        "_urls",
+        "hot",
+        "key",
+        "on_body",
+        "on_header",
+        "on_url",
+        "peer",
+        "snapshot",
+        "token",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, hot: "Hot") -> None:
         self.hot = hot
         self.peer = ""
+        self.token = b""  # of the last request, and the key that it is under this config
+        self.key: Key | None = None
+        self.snapshot: Snapshot | None = None
         self.transport: asyncio.Transport
         self._urls: list[bytes] = []
         self.on_url = self._urls.append

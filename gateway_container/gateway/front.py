@@ -172,7 +172,7 @@ class Front(Connection):
         if self.hot.tracer is not None:
             self.hot.trace(flow, named, names)
         try:
-            self.hot.authorise(flow, self.peer, named, names)
+            self.hot.authorise(flow, self, named, names)
         except Rejected as problem:
             flow.problem = problem
         return flow

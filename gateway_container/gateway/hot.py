@@ -66,19 +66,23 @@ class Hot:
     def forget(self, front: "Front") -> None:
         self.fronts.discard(front)
 
-    def authorise(self, flow: "Flow", peer: str, named: dict[bytes, bytes], names: HeaderNames) -> None:
+    def authorise(self, flow: "Flow", front: "Front", named: dict[bytes, bytes], names: HeaderNames) -> None:
         """Find the key, apply the blocking rules. Raises Rejected."""
         token = names.token(named)
         snapshot = self.policy.snapshot
         if snapshot is not None and not snapshot.rules and not self.draining:
+            if token == front.token and snapshot is front.snapshot:
+                flow.key = front.key
+                return
             key = snapshot.keys.get(sha256(token).digest())
             if key is not None and not key.guarded:  # nothing else to check: the common case
-                flow.key = key
+                flow.key = front.key = key
+                front.token, front.snapshot = token, snapshot
                 return
         if self.draining:
             raise Rejected("draining", retry_after_s=1)
         forwarded_for = named[names.forwarded_for] if names.forwarded_for else b""
-        address = client_ip(peer, forwarded_for, self.gateway.trusted_proxies)
+        address = client_ip(front.peer, forwarded_for, self.gateway.trusted_proxies)
         if snapshot is not None and snapshot.rules:
             agent = named[names.user_agent] if names.user_agent else b""
             self.policy.blocking.refuse(snapshot, address, agent.decode("latin-1"), self.now_ms)

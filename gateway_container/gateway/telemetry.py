@@ -2,12 +2,28 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from typing import Final
 
 from gateway.core.shapes import Row
 
-LATENCY_BOUNDS_MS = (5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0)
-TPOT_BOUNDS_MS = (1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0, 200.0, 500.0)
-QUEUE_BOUNDS_MS = (0.1, 0.5, 1.0, 5.0, 25.0, 100.0, 500.0, 2000.0, 10_000.0, 60_000.0)
+LATENCY_BOUNDS_MS: Final = (
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+)
+TPOT_BOUNDS_MS: Final = (1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0, 200.0, 500.0)
+QUEUE_BOUNDS_MS: Final = (0.1, 0.5, 1.0, 5.0, 25.0, 100.0, 500.0, 2000.0, 10_000.0, 60_000.0)
+_place: Final = bisect_left
 
 
 class Histogram:
@@ -23,7 +39,7 @@ class Histogram:
     def add(self, value_ms: float | None) -> None:
         if value_ms is not None:
             self.sum_ms += value_ms
-            self.buckets[bisect_left(self.bounds_ms, value_ms)] += 1
+            self.buckets[_place(self.bounds_ms, value_ms)] += 1
 
     def samples(self, labels: str) -> Iterator[tuple[str, str, float]]:
         """Suffix of the name, labels and value of every line."""

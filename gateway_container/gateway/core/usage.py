@@ -7,6 +7,7 @@ import msgspec
 from gateway.core.shapes import Answer, Details, Usage, UsageHolder, WireUsage
 
 MAX_EVENT_BYTES: Final = 1 << 20
+USAGE: Final = b'"usage":'
 
 
 _decode: Final = msgspec.json.Decoder(Answer).decode
@@ -15,10 +16,10 @@ _decode_body: Final = msgspec.json.Decoder(UsageHolder).decode
 
 def of_body(body: bytes) -> Usage | None:
     """Usage in a complete JSON answer, None when it has none."""
-    try:
-        wire = _decode_body(body).usage
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+    at = body.rfind(USAGE)
+    wire = _wire(b"{" + body[at:]) if at > 0 else None
+    if wire is None:
+        wire = _wire(body)
     if wire is None:
         return None
     if wire.prompt_tokens is not None and wire.completion_tokens is not None and wire.completion_tokens >= 0:
@@ -27,6 +28,15 @@ def of_body(body: bytes) -> Usage | None:
         if wire.prompt_tokens >= 0 and not cached:
             return Usage(wire.prompt_tokens, wire.completion_tokens)
     return _normal(wire)
+
+
+def _wire(body: bytes) -> WireUsage | None:
+    """The top-level usage. Of an answer, what begins with its usage is an answer, too, and quick to read; where another
+    object holds that usage, its own end is left over and the JSON is not valid."""
+    try:
+        return _decode_body(body).usage
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _normal(wire: WireUsage) -> Usage:

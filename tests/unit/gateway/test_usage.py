@@ -68,10 +68,15 @@ def test_other_dialects(events: list[dict[str, Any]], expected: Usage) -> None:
         ({"usage": {"total_tokens": 8}}, Usage(8, 0)),
         ({"usage": None}, None),
         ({"data": []}, None),
+        ({"data": [1], "usage": {"prompt_tokens": 3, "completion_tokens": 4}, "id": "x"}, Usage(3, 4)),
+        ({"usage": {"prompt_tokens": 3}, "inner": {"usage": {"prompt_tokens": 9}}}, Usage(3, 0)),
+        ({"inner": {"usage": {"prompt_tokens": 9}}}, None),
+        ({"text": '"usage":{"prompt_tokens":9}}', "usage": {"prompt_tokens": 3}, "more": '{"usage":{}}'}, Usage(3, 0)),
     ],
 )
 def test_bodies(body: dict[str, Any], expected: Usage | None) -> None:
-    assert of_body(json.dumps(body).encode()) == expected
+    for separators in ((",", ":"), (", ", ": ")):
+        assert of_body(json.dumps(body, separators=separators).encode()) == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 10_000, b'{"usage":{"prompt_tokens":-3}}', b'{"usage":7}'])
