@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from gateway.attempts import Attempts
+from gateway.coalescer import Coalescer
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
@@ -21,11 +22,12 @@ OK: Final = b"HTTP/1.1 200 OK\r\n"
 class Flow(Attempts):
     """One inference request. Every path through it ends in ``finish``, once."""
 
-    __slots__ = ("head", "kept_bytes", "parts", "reader")
+    __slots__ = ("coalescer", "head", "kept_bytes", "parts", "reader")
 
     def __init__(self, hot: "Hot", front: "Front", path: str) -> None:
         super().__init__(hot, front, path)
         self.reader: StreamReader | None = None
+        self.coalescer: Coalescer | None = None  # for streams whose chunks may wait for each other
         self.head = b""  # of the answer, until it is written
         self.parts: list[bytes] = []  # of the answer
         self.kept_bytes = 0
@@ -40,6 +42,8 @@ class Flow(Attempts):
         self.status = status
         self.passing = True
         self.heard_tick = self.hot.tick
+        if head.event_stream:
+            self.coalescer = self.hot.coalescer(self)
         if self.pipeline is not None:
             self.pipeline.begin(head)
             return not self.over
@@ -150,6 +154,13 @@ class Flow(Attempts):
         if self.head:
             data, self.head = self.head + data, b""
         if data:
+            self.write(data, done)
+
+    def write(self, data: bytes, last: bool) -> None:
+        """A part of an answer whose length is not told."""
+        if self.coalescer is not None:
+            self.coalescer.write(data, last)
+        else:
             self.front.transport.write(data)
 
     def _read(self, pieces: list[bytes], done: bool) -> list[bytes]:
@@ -198,6 +209,8 @@ class Flow(Attempts):
     def client_left(self) -> None:
         if self.over:
             return
+        if self.coalescer is not None:
+            self.coalescer.drop()
         self.drop_upstream()
         usage, source = self._usage(False)
         self.wasted_tokens += usage.output_tokens
@@ -250,6 +263,8 @@ class Flow(Attempts):
         self.drop_upstream()
         self.keep_alive = False
         self.flush_head()
+        if self.coalescer is not None:
+            self.coalescer.flush()
         usage, source = self._usage(False)
         self.front.cut()
         self.finish(self.status, "cut", usage, source, self.pipeline.error_code if self.pipeline is not None else "")
@@ -272,6 +287,8 @@ class Flow(Attempts):
         if self.over:
             return
         self.over = True
+        if self.coalescer is not None:
+            self.coalescer.flush()
         if self.pipeline is not None:
             self.pipeline.over(outcome)
         row = self.hot.policy.finish(self, status, outcome, self.hot.now_s, usage, source, error_code)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 
+from gateway.coalescer import Coalescer
 from gateway.core.call import INFERENCE_PATHS
+from gateway.core.coalesce import Load
 from gateway.core.headers import client_ip
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
@@ -46,6 +48,8 @@ class Hot:
         self.now_s = time.monotonic()  # read once per event: see tell_time
         self.now_ms = now_ms()
         self._wall_ms = self.now_ms - int(self.now_s * 1000)
+        self.load = Load()
+        self.pressure = 0.0  # 0 to 1: how long chunks of streams may wait for each other
         self.draining = False
         self.tick = 0  # seconds since the start, advanced by the sweep
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,6 +110,13 @@ class Hot:
             target = self.targets[deployment, path] = self.pools.of(deployment), line
         return target
 
+    def coalescer(self, flow: "Flow") -> Coalescer | None:
+        """What writes the flow's stream, where its key or endpoint lets chunks wait."""
+        wait_ms = flow.key.coalesce_ms if flow.key is not None else None
+        if wait_ms is None and flow.endpoint is not None:
+            wait_ms = flow.endpoint.policy.coalesce_ms
+        return Coalescer(self, flow.front.transport, wait_ms / 1000) if wait_ms else None
+
     def status_line(self, status: int) -> bytes:
         return STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
 
@@ -127,6 +138,7 @@ class Hot:
             await asyncio.sleep(1.0)
             self.tick += 1
             self._wall_ms = now_ms() - int(time.monotonic() * 1000)
+            self.pressure = self.load.pressure()
             now_s = self.tell_time()
             for front in list(self.fronts):
                 front.sweep(now_s)

@@ -126,7 +126,7 @@ class HotPipeline(Pipeline):
         if self._head is not None:
             self._body.append(data)
         else:
-            self.flow.front.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            self.flow.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data, False)
 
     def end(self) -> None:
         flow = self.flow
@@ -136,7 +136,7 @@ class HotPipeline(Pipeline):
             body = b"".join(self._body)
             self._write_head(b"content-length: %d\r\n" % len(body), body)
         elif self._chunked:
-            flow.front.transport.write(b"0\r\n\r\n")
+            flow.write(b"0\r\n\r\n", True)
         flow.drop_upstream()
         usage, source = self.usage(self._complete)
         outcome = self.outcome or ("ok" if flow.status < 400 else "failed")

@@ -5,7 +5,7 @@ import re
 from binascii import unhexlify
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,6 +16,7 @@ from gateway.core.stage import StageMaker, TranslationMaker
 if TYPE_CHECKING:
     from gateway.core.guard.guard import Guard
 
+MAX_COALESCE_MS: Final = 1000
 Network = IPv4Network | IPv6Network
 ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
 
@@ -27,7 +28,7 @@ class BrokenSnapshot(Exception):
 class Key:
     """An API key; found by the SHA-256 of what the client sent."""
 
-    __slots__ = ("expires_at_ms", "guarded", "id", "limits", "models", "networks", "project_id")
+    __slots__ = ("coalesce_ms", "expires_at_ms", "guarded", "id", "limits", "models", "networks", "project_id")
 
     def __init__(self, key: wire.Key) -> None:
         self.id = key.id
@@ -36,6 +37,8 @@ class Key:
         self.models = None if key.models is None else frozenset(key.models)
         self.networks = None if key.cidrs is None else tuple(ip_network(cidr, strict=False) for cidr in key.cidrs)
         self.limits = key.limits
+        self.coalesce_ms = key.coalesce_ms
+        _refuse_wait(f"key {key.id}", key.coalesce_ms)
         self.guarded = self.expires_at_ms is not None or self.networks is not None  # more to check than the digest
 
 
@@ -118,9 +121,15 @@ class Endpoint:
         self.max_output_tokens = endpoint.max_output_tokens
         self.adapters = endpoint.adapters
         self.policy = endpoint.policy
+        _refuse_wait(f"endpoint {endpoint.name}", endpoint.policy.coalesce_ms)
         self.guard = _guard(endpoint.policy.guardrails) if endpoint.policy.guardrails else None
         self.stages: tuple[StageMaker, ...] = ()  # compiled by the policy when the snapshot is put in force
         self.chain: tuple[Endpoint, ...] = (self,)  # itself, then its fallbacks in order
+
+
+def _refuse_wait(whose: str, coalesce_ms: float | None) -> None:
+    if coalesce_ms is not None and not 0 <= coalesce_ms <= MAX_COALESCE_MS:
+        raise ValueError(f"{whose}: coalesce_ms {coalesce_ms} is not between 0 and {MAX_COALESCE_MS}")
 
 
 def _guard(guardrails: Sequence[wire.Guardrail]) -> "Guard":

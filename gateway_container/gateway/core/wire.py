@@ -25,6 +25,7 @@ class Key(msgspec.Struct, frozen=True):
     models: list[str] | None = None
     cidrs: list[str] | None = None
     limits: Limits = Limits()
+    coalesce_ms: float | None = None  # in place of the endpoint's
 
 
 class Project(msgspec.Struct, frozen=True):
