@@ -22,7 +22,7 @@ OK: Final = b"HTTP/1.1 200 OK\r\n"
 class Flow(Attempts):
     """One inference request. Every path through it ends in ``finish``, once."""
 
-    __slots__ = ("coalescer", "head", "kept_bytes", "parts", "reader")
+    __slots__ = ("coalescer", "head", "kept_bytes", "parts", "reader", "slow")
 
     def __init__(self, hot: "Hot", front: "Front", path: str) -> None:
         super().__init__(hot, front, path)
@@ -31,6 +31,7 @@ class Flow(Attempts):
         self.head = b""  # of the answer, until it is written
         self.parts: list[bytes] = []  # of the answer
         self.kept_bytes = 0
+        self.slow = False  # the client does not keep up
 
     # --- what the upstream connection tells ---------------------------------------------------------------------
 
@@ -90,8 +91,7 @@ class Flow(Attempts):
         )
         now_s = hot.now_s
         hot.policy.first_byte(self, status, now_s)
-        self.upstream = None
-        upstream.release()
+        self.release(upstream)
         self.over = True
         usage = usages.of_body(data)
         source = "none" if usage is None else "upstream"
@@ -217,16 +217,13 @@ class Flow(Attempts):
         self.finish(self.status or 499, "cancelled", usage, source)
 
     def pause(self) -> None:
-        if self.pipeline is not None:
-            self.pipeline.slow = True
+        self.slow = True
         if self.upstream is not None:
             self.upstream.transport.pause_reading()
 
     def resume(self) -> None:
-        if self.pipeline is not None:
-            self.pipeline.slow = False
-            self.pipeline.read_on()
-        elif self.upstream is not None:
+        self.slow = False
+        if self.upstream is not None and (self.pipeline is None or not self.pipeline.holds):
             self.upstream.transport.resume_reading()
 
     # --- ends ---------------------------------------------------------------------------------------------------
@@ -249,9 +246,15 @@ class Flow(Attempts):
         self.front.respond(problem, problem.body(self.path), self.keep_alive, self.request_id)
         self.finish(problem.status, problem.outcome, NOTHING, "none", problem.code)
 
-    def end(self, upstream: "Upstream") -> None:
+    def release(self, upstream: "Upstream") -> None:
+        """The deployment has said everything; its connection is for others now, who want it read."""
         self.upstream = None
+        if self.slow or (self.pipeline is not None and self.pipeline.holds):
+            upstream.transport.resume_reading()
         upstream.release()
+
+    def end(self, upstream: "Upstream") -> None:
+        self.release(upstream)
         usage, source = self._usage(True)
         self.finish(self.status, "ok" if self.status < 400 else "failed", usage, source)
 

@@ -21,7 +21,6 @@ class HotPipeline(Pipeline):
         super().__init__(flow, makers)
         self.flow = flow
         self.composed = b""  # the request for the present attempt
-        self.slow = False  # the client does not keep up
         self.sent = False  # the head is on its way to the client
         self._complete = False  # the deployment has said everything
         self._head: AnswerHead | None = None  # that waits for the body's length
@@ -79,10 +78,7 @@ class HotPipeline(Pipeline):
         if self.flow.over:
             return
         self._complete = True
-        self.flow.upstream = None
-        if self.holds or self.slow:
-            upstream.transport.resume_reading()
-        upstream.release()
+        self.flow.release(upstream)
         try:
             self.upstream_end()
         except Garbled:
@@ -166,11 +162,7 @@ class HotPipeline(Pipeline):
     def free(self) -> None:
         super().free()
         self.flow.hot.tell_time()
-        self.read_on()
-
-    def read_on(self) -> None:
-        """Read the deployment's answer again, if nobody has a reason against it."""
-        if self.flow.upstream is not None and not self.holds and not self.slow:
+        if self.flow.upstream is not None and not self.holds and not self.flow.slow:
             self.flow.upstream.transport.resume_reading()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
