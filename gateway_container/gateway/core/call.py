@@ -46,7 +46,9 @@ def asks_usage(call: Call) -> bool:
     return call.stream_options is not None and bool(call.stream_options.include_usage)
 
 
-def rewrite(body: bytes, model: msgspec.Raw | None, add_usage: bool, max_tokens: int | None) -> bytes:
+def rewrite(
+    body: bytes, model: msgspec.Raw | None, add_usage: bool, max_tokens: int | None, limit_name: str = "max_tokens"
+) -> bytes:
     """The same JSON object with another model, the usage option or a token limit spliced in."""
     if model is None and not add_usage and max_tokens is None:
         return body
@@ -56,7 +58,7 @@ def rewrite(body: bytes, model: msgspec.Raw | None, add_usage: bool, max_tokens:
     if add_usage:
         fields["stream_options"] = _with_usage(fields.get("stream_options"))
     if max_tokens is not None:
-        fields["max_tokens"] = msgspec.Raw(b"%d" % max_tokens)
+        fields[limit_name] = msgspec.Raw(b"%d" % max_tokens)
     return msgspec.json.encode(fields)
 
 

@@ -24,6 +24,7 @@ from gateway.core.wire import Limits
 
 BRIDGED_MS: Final = 2_000  # while the control plane is away for less than this, requests wait for a lease
 JSON: Final = b"application/json"
+CHAT: Final = "/v1/chat/completions"
 FREE: Final = ("cached", "shadow")  # outcomes that cost nobody anything; the row says what was delivered
 
 
@@ -189,7 +190,8 @@ class Policy:
         if not call.stream and cap is None and call.model == deployment.model and not endpoint.adapters:
             return exchange.body
         model = calls.upstream_model(call, endpoint.adapters, deployment)
-        return calls.rewrite(exchange.body, model, self.adds_usage(exchange), cap)
+        limit_name = deployment.limit_name if exchange.path == CHAT else "max_tokens"
+        return calls.rewrite(exchange.body, model, self.adds_usage(exchange), cap, limit_name)
 
     def adds_usage(self, exchange: Exchange) -> bool:
         """Whether the usage event is ours: asked of the deployment, and taken out of the stream again."""

@@ -18,15 +18,30 @@ ATTACHMENT_MARKS: Final = (
     b'"video_url"',
     b'"file_id"',
     b'"audio_url"',
+    b'"source"',  # Anthropic's
 )
+# Providers and chat templates put instructions of their own before tools (Anthropic: some 500 tokens).
+TOKENS_OF_INSTRUCTIONS: Final = 1024
+
+
+def attaches(body: bytes) -> bool:
+    """Whether anything in a body may stand for more than its bytes."""
+    return (
+        body.find(b'_url"') >= 0
+        or body.find(b'"input_') >= 0
+        or body.find(b'"file_id"') >= 0
+        or body.find(b'"source"') >= 0
+    )
 
 
 def input_bound(call: Call, body: bytes) -> int:
     """At most how many prompt tokens a body can be: no tokenizer makes more than one token of a byte."""
     size = len(body)
+    if body.find(b'"tools"') >= 0:  # "in" raises inside
+        size += TOKENS_OF_INSTRUCTIONS
     if size > LONG_BODY_BYTES and plain_text(call):
         return size
-    if body.find(b'_url"') < 0 and body.find(b'"input_') < 0 and body.find(b'"file_id"') < 0:  # "in" raises inside
+    if not attaches(body):
         return size
     return size + sum(body.count(mark) for mark in ATTACHMENT_MARKS) * TOKENS_PER_ATTACHMENT
 

@@ -55,6 +55,7 @@ class Deployment:
         "host",
         "id",
         "latency_s",
+        "limit_name",
         "model",
         "model_json",
         "open_until_s",
@@ -81,6 +82,8 @@ class Deployment:
         self.authority = url.netloc.rpartition("@")[2].encode("ascii")
         self.prefix = url.path.rstrip("/").removesuffix("/v1").encode("ascii")
         self.model = deployment.model
+        newest = deployment.provider == "azure" or self.host == "api.openai.com"
+        self.limit_name = "max_completion_tokens" if newest else "max_tokens"  # what chats call their token limit
         self.model_json = msgspec.Raw(msgspec.json.encode(deployment.model))
         self.weight = deployment.weight
         self.provider = deployment.provider

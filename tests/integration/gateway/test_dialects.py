@@ -181,6 +181,17 @@ async def test_openai_is_asked_for_usage_and_mistral_is_not(stack: Stack) -> Non
     assert not {"stream_options", "user", "max_completion_tokens"} & set(request_of(stack).json())
 
 
+async def test_a_token_limit_of_ours_has_the_name_that_the_provider_knows(stack: Stack) -> None:
+    for provider, name in (("azure", "max_completion_tokens"), ("together", "max_tokens")):
+        await become(stack, provider)
+        await stack.change_endpoint(limits={"budget_nanos": 10**12}, max_output_tokens=None)
+        assert (await stack.chat()).status_code == 200
+        assert request_of(stack).json()[name] == 4096
+        assert request_of(stack).headers.get("api-key") == ("pk-1" if provider == "azure" else None)
+        for engine in stack.engines:
+            engine.requests.clear()
+
+
 async def test_a_dialect_that_both_speak_is_not_touched(stack: Stack) -> None:
     await become(stack, "anthropic")
     answer = await ask(stack, "anthropic", container="unknown to us")

@@ -193,12 +193,12 @@ def _openai_writer(exchange: "Exchange") -> Writer:
 def _write_openai(conversation: Conversation, exchange: "Exchange", request: Outgoing) -> None:
     deployment = exchange.deployment
     assert deployment is not None
-    newest = deployment.provider == "azure" or deployment.host == "api.openai.com"
-    limit_name = "max_completion_tokens" if newest else "max_tokens"
     request.path = CHAT
     if deployment.provider == "mistral":
         conversation.user = None  # refused there, as every field that it does not know
-    request.body = openai_request.write(conversation, model_of(exchange), limit_name, deployment.stream_usage)
+    request.body = openai_request.write(
+        conversation, model_of(exchange), deployment.limit_name, deployment.stream_usage
+    )
 
 
 def _write_anthropic(conversation: Conversation, exchange: "Exchange", request: Outgoing) -> None:
