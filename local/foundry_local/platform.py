@@ -117,6 +117,7 @@ class Platform:
             "GATEWAY_TOKEN_FILE": str(token_file),
             "GATEWAY_GATEWAY_ID": bootstrap.GATEWAY,
             "GATEWAY_SPOOL_DIR": str(self._state.gateway / "spool"),
+            "GATEWAY_CREDENTIALS_DIR": str(self._state.gateway / "provider-keys"),
             "GATEWAY_HOST": HOST,
             "GATEWAY_PORT": str(self._ports.gateway),
             "GATEWAY_WORKERS": "1",

@@ -235,7 +235,7 @@ results = st.builds(c.ToolResult, names, st.lists(text_parts, min_size=1, max_si
 turns = st.tuples(
     st.lists(results, max_size=2).flatmap(lambda r: st.lists(text_parts | pictures, min_size=1).map(lambda p: r + p)),
     st.tuples(st.lists(text_parts, max_size=1), st.lists(calls, max_size=2)).map(lambda parts: parts[0] + parts[1]),
-).map(lambda pair: [c.Turn("user", pair[0]), c.Turn("assistant", pair[1])])
+).map(lambda pair: [turn for turn in (c.Turn("user", pair[0]), c.Turn("assistant", pair[1])) if turn.parts])
 tools = st.lists(st.builds(c.Tool, names, texts | st.none(), raw), min_size=1, max_size=2)
 choices = st.sampled_from(["auto", "none", "required"]).map(c.ToolChoice) | st.builds(
     c.ToolChoice, st.just("one"), names
@@ -398,3 +398,19 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
     for request in (openai_request, anthropic_request):
         with pytest.raises(Rejected):
             request.read(body)
+
+
+def test_text_that_is_not_utf_8_is_refused_wherever_it_hides() -> None:
+    tool = b'{"model":"m","max_tokens":1,"messages":[],"tools":[{"name":"f","input_schema":{"a":"\xff"}}]}'
+    with pytest.raises(Rejected):
+        anthropic_request.read(tool)
+    with pytest.raises(Garbled):
+        READERS["bedrock"]().whole(whole("bedrock").replace(b"Paris", b"\xff"))
+
+
+def test_a_turn_of_which_nothing_is_left_is_left_out() -> None:
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "", "reasoning_content": "hm"}]
+    conversation = openai_request.read(json.dumps({"model": "m", "messages": messages}).encode())
+    for provider, write in WRITERS.items():
+        body = json.loads(write(conversation))
+        assert len(body["contents" if provider == "gemini" else "messages"]) == 1

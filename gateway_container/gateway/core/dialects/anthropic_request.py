@@ -123,7 +123,7 @@ def write(conversation: Conversation, model: str, default_max_tokens: int) -> by
     return encode(
         model=model, max_tokens=conversation.max_tokens or default_max_tokens,
         system=[_text(text) for text in conversation.system] or None,
-        messages=[{"role": turn.role, "content": _blocks(turn)} for turn in conversation.turns],
+        messages=[{"role": turn.role, "content": blocks} for turn in conversation.turns if (blocks := _blocks(turn))],
         stream=conversation.stream or None,
         temperature=conversation.temperature, top_p=conversation.top_p, top_k=conversation.top_k,
         stop_sequences=conversation.stop or None,

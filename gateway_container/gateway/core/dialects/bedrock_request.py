@@ -42,7 +42,7 @@ def write(conversation: Conversation) -> bytes:
         stopSequences=conversation.stop or None,
     )  # fmt: skip
     return encode(
-        messages=[{"role": turn.role, "content": _blocks(turn)} for turn in conversation.turns],
+        messages=[{"role": turn.role, "content": blocks} for turn in conversation.turns if (blocks := _blocks(turn))],
         system=[block for text in conversation.system for block in _cached(text, {"text": text.text})] or None,
         inferenceConfig=limits or None,
         toolConfig=_tools(conversation),

@@ -11,7 +11,6 @@ from gateway.core.stage import Garbled
 UNKNOWN = re.compile(r"unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
 AT = re.compile(r" - at `\$\.?([^`]*)`")
 DATA_URL = re.compile(r"data:([a-z0-9.+-]+/[a-z0-9.+-]+);base64,", re.I)
-BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 T = TypeVar("T")
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -19,7 +18,7 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 def of_client(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
     """Raises Rejected with the name of the field that is wrong or not known."""
     try:
-        return decoder.decode(body)
+        return decoder.decode(body.decode())  # as text: raw parts are checked, too
     except msgspec.ValidationError as error:
         raise _not_fitting(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -36,10 +35,10 @@ def _not_fitting(error: str) -> Rejected:
     return Rejected("invalid_request", message, param=param)
 
 
-def of_provider(data: bytes | str, decoder: "msgspec.json.Decoder[T]") -> T:
+def of_provider(data: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
     """Raises Garbled."""
     try:
-        return decoder.decode(data)
+        return decoder.decode(data.decode())
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Garbled(f"not an answer of this provider: {error}") from None
 
@@ -58,10 +57,6 @@ def data_url(url: str) -> tuple[str, str] | None:
     """Media type and base64 data of a data URL; None for any other URL."""
     found = DATA_URL.match(url)
     return (found[1].lower(), url[found.end() :]) if found else None
-
-
-def is_base64(data: str) -> bool:
-    return len(data) % 4 == 0 and BASE64.fullmatch(data) is not None
 
 
 def object_of(arguments: str) -> msgspec.Raw | None:

@@ -30,7 +30,7 @@ def write(conversation: Conversation) -> bytes:
     tools = [{"functionDeclarations": [_tool(tool) for tool in conversation.tools]}] if conversation.tools else None
     return encode(
         systemInstruction=system,
-        contents=[_content(turn, names) for turn in conversation.turns],
+        contents=[content for turn in conversation.turns if (content := _content(turn, names))["parts"]],
         tools=tools,
         toolConfig=_tool_config(conversation) if conversation.tools else None,
         generationConfig=_generation(conversation) or None,

@@ -112,13 +112,13 @@ class Translator(Translation):
         self.down.head(head)
 
     def data(self, data: bytes) -> None:
+        self._kept_bytes += len(data)
+        if self._kept_bytes > MAX_READ_BYTES and not (self.streamed and self._reader is not None):
+            raise Garbled("the answer is too large")
         if self._reader is not None:
             self._tell(self._reader.feed(data))
-            return
-        self._kept_bytes += len(data)
-        if self._kept_bytes > MAX_READ_BYTES:
-            raise Garbled("the answer is too large")
-        self._parts.append(data)
+        else:
+            self._parts.append(data)
 
     def end(self) -> None:
         body = b"".join(self._parts)
