@@ -55,6 +55,14 @@ def unseal(gateway_token: str, ref: str, sealed: str) -> str:
         raise NoCredential(f"credential {ref!r} cannot be opened with this gateway's token") from None
 
 
+def aws_credential(ref: str, secret: str) -> AwsCredential:
+    """Raises NoCredential."""
+    try:
+        return msgspec.json.decode(secret, type=AwsCredential)
+    except msgspec.MsgspecError as error:
+        raise NoCredential(f"credential {ref!r} is not a key of AWS: {error}") from None
+
+
 class Credentials:
     """Finds the headers that authorise requests to a deployment."""
 
@@ -78,10 +86,7 @@ class Credentials:
         secret = self.secret(ref) if deployment.provider == "bedrock" and ref is not None else ""
         if not secret.startswith("{"):
             return self.headers(deployment)
-        try:
-            credential = msgspec.json.decode(secret, type=AwsCredential)
-        except msgspec.MsgspecError as error:
-            raise NoCredential(f"credential {ref!r} is not a key of AWS: {error}") from None
+        credential = aws_credential(str(ref), secret)
         host, path = deployment.authority.decode(), request.prefix + request.path
         return sign(credential, "bedrock", host, path, request.body, CONTENT_TYPE, time.time())
 

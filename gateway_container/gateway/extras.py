@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import msgspec
 from gateway.core.cache import ResponseCache
 from gateway.core.cache_stage import CacheStage
 from gateway.core.exchange import Exchange
+from gateway.core.problems import Rejected
 from gateway.core.snapshot import Endpoint
 from gateway.core.stage import Stage, StageMaker
 from gateway.core.wire import Direction, Guardrail
@@ -73,6 +75,9 @@ class Extras:
 
     def _guardrails(self, endpoint: Endpoint) -> StageMaker | None:
         guard = endpoint.guard
+        if endpoint.guard_problem:
+            log.error("endpoint %s answers nothing: %s", endpoint.name, endpoint.guard_problem)
+            return partial(_Closed, reason=endpoint.guard_problem)
         if guard is None:
             return None
         from gateway.core.guard.stage import GuardStage
@@ -100,6 +105,17 @@ class Extras:
         except ScannerAway as error:
             log.warning("guardrail %s: its scanner is away: %s", guardrail.id, error)
             raise
+
+
+class _Closed(Stage):
+    """In place of guardrails that cannot be used."""
+
+    def __init__(self, exchange: Exchange, reason: str) -> None:
+        super().__init__(exchange)
+        self._reason = reason
+
+    async def request(self) -> bool:
+        raise Rejected("guardrail_unavailable", f"The endpoint is closed until this is corrected: {self._reason}.")
 
 
 def _fingerprint(endpoint: Endpoint) -> bytes:

@@ -108,8 +108,8 @@ class Deployment:
 class Endpoint:
     """A name that clients call, with its deployments by tier."""
 
-    __slots__ = ("adapters", "chain", "guard", "input_nanos", "limits", "max_output_tokens", "name", "output_nanos",
-                 "policy", "price", "project_ids", "shadows", "stages", "tiers")  # fmt: skip
+    __slots__ = ("adapters", "chain", "guard", "guard_problem", "input_nanos", "limits", "max_output_tokens", "name",
+                 "output_nanos", "policy", "price", "project_ids", "shadows", "stages", "tiers")  # fmt: skip
 
     def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment]) -> None:
         self.name = endpoint.name
@@ -125,20 +125,25 @@ class Endpoint:
         self.adapters = endpoint.adapters
         self.policy = endpoint.policy
         _refuse_wait(f"endpoint {endpoint.name}", endpoint.policy.coalesce_ms)
-        self.guard = _guard(endpoint.policy.guardrails) if endpoint.policy.guardrails else None
+        self.guard: Guard | None = None
+        self.guard_problem = ""  # why its guardrails cannot be used: then nothing passes, here and nowhere else
+        if endpoint.policy.guardrails:
+            self._compile_guardrails(endpoint.policy.guardrails)
         self.stages: tuple[StageMaker, ...] = ()  # compiled by the policy when the snapshot is put in force
         self.chain: tuple[Endpoint, ...] = (self,)  # itself, then its fallbacks in order
+
+    def _compile_guardrails(self, guardrails: Sequence[wire.Guardrail]) -> None:
+        from gateway.core.guard.guard import Guard  # most gateways have none, and the pattern engine has its weight
+
+        try:
+            self.guard = Guard(guardrails)
+        except (ValueError, RecursionError) as error:
+            self.guard_problem = str(error)
 
 
 def _refuse_wait(whose: str, coalesce_ms: float | None) -> None:
     if coalesce_ms is not None and not 0 <= coalesce_ms <= MAX_COALESCE_MS:
         raise ValueError(f"{whose}: coalesce_ms {coalesce_ms} is not between 0 and {MAX_COALESCE_MS}")
-
-
-def _guard(guardrails: Sequence[wire.Guardrail]) -> "Guard":
-    from gateway.core.guard.guard import Guard  # most gateways have none, and the pattern engine has its weight
-
-    return Guard(guardrails)
 
 
 class Snapshot:

@@ -54,7 +54,7 @@ class Deployment(msgspec.Struct, frozen=True):
 
 class Guardrail(msgspec.Struct, frozen=True):
     id: str
-    kind: Literal["pii", "deny", "regex", "http"]
+    kind: Literal["pii", "deny", "regex", "http", "bedrock"]
     on: tuple[Direction, ...] = ("input", "output")
     action: Action = "block"
     patterns: list[str] = []

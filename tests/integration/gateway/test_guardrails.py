@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .conftest import TOKEN, Engine, EngineRequest, Stack, serving
+from .conftest import OTHER_KEY, TOKEN, Engine, EngineRequest, Stack, serving
 from .test_conformance import events_of
 
 MAIL = "joe.doe@example.com"
@@ -230,11 +230,17 @@ async def test_a_stream_that_is_no_json_does_not_pass_unread(stack: Stack) -> No
 # --- config -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_guardrail_that_cannot_be_used_refuses_the_config(stack: Stack) -> None:
-    stack.config["endpoints"][0]["policy"] = {"guardrails": [{"id": "g", "kind": "regex", "patterns": ["(a"]}]}
-    stack.stand_in.put_config(stack.config)
-    assert not stack.gateway.take(stack.stand_in.document)
-    assert (await stack.chat()).status_code == 200
+@pytest.mark.parametrize(
+    "broken", [{"kind": "regex", "patterns": ["(a"]}, {"kind": "regex", "patterns": ["(" * 9999]}, {"kind": "http"}]
+)
+async def test_a_guardrail_that_cannot_be_used_closes_its_endpoint_only(stack: Stack, broken: dict[str, Any]) -> None:
+    await guard(stack, {"id": "g-7", **broken})
+    response = await stack.chat()
+    assert response.status_code == 503 and response.json()["error"]["code"] == "guardrail_unavailable"
+    assert "guardrail g-7" in response.json()["error"]["message"]
+    other = await stack.chat(key=OTHER_KEY, model="other")
+    assert other.status_code == 200
+    assert len(asked(stack)) == 1
 
 
 # --- scanners ---------------------------------------------------------------------------------------------------------
@@ -335,3 +341,75 @@ async def test_a_scanner_gets_its_credential(stack: Stack, scanner: Scanner) -> 
     await guard(stack, scanner.guardrail("block", credential_ref="scan-key"))
     await stack.chat()
     assert scanner.headers["authorization"] == "Bearer sk-scan"
+
+
+# --- Amazon Bedrock ---------------------------------------------------------------------------------------------------
+
+AWS_KEY = {"access_key_id": "AKID", "secret_access_key": "SECRET", "region": "eu-west-1"}
+APPLY = "/guardrail/gr1/version/3/apply"
+
+
+class Bedrock:
+    """ApplyGuardrail as the API reference describes it: masks "secret", blocks "forbidden"."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.port = 0
+
+    async def apply(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        self.asked.append((dict(request.headers), body))
+        texts = [content["text"]["text"] for content in body["content"]]
+        if any("forbidden" in text for text in texts):
+            topics = {"topicPolicy": {"topics": [{"name": "t", "type": "DENY", "action": "BLOCKED"}]}}
+            outputs = [{"text": "Sorry, I cannot answer this."}]
+            return JSONResponse({"action": "GUARDRAIL_INTERVENED", "outputs": outputs, "assessments": [topics]})
+        if any("secret" in text for text in texts):
+            entities = {"piiEntities": [{"match": "secret", "type": "PASSWORD", "action": "ANONYMIZED"}]}
+            outputs = [{"text": text.replace("secret", "{PASSWORD}")} for text in texts]
+            assessments = [{"sensitiveInformationPolicy": entities}]
+            return JSONResponse({"action": "GUARDRAIL_INTERVENED", "outputs": outputs, "assessments": assessments})
+        return JSONResponse({"action": "NONE", "outputs": [], "assessments": [{}]})
+
+
+@pytest.fixture
+async def bedrock(stack: Stack) -> AsyncIterator[Bedrock]:
+    from gateway.credentials import seal
+
+    bedrock = Bedrock()
+    async with serving(Starlette(routes=[Route(APPLY, bedrock.apply, methods=["POST"])])) as bedrock.port:
+        stack.config["credentials"] = [{"ref": "aws", "sealed": seal(TOKEN, "aws", json.dumps(AWS_KEY))}]
+        url = f"http://127.0.0.1:{bedrock.port}{APPLY}"
+        await guard(stack, {"id": "b", "kind": "bedrock", "url": url, "credential_ref": "aws", "action": "redact"})
+        yield bedrock
+
+
+async def test_bedrock_masks_both_ways(stack: Stack, bedrock: Bedrock) -> None:
+    answering(stack, "the secret")
+    response = await stack.chat(messages=[{"role": "user", "content": "a secret"}])
+    assert asked(stack)[0].json()["messages"][0]["content"] == "a {PASSWORD}"
+    assert response.json()["choices"][0]["message"]["content"] == "the {PASSWORD}"
+    assert [body["source"] for _, body in bedrock.asked] == ["INPUT", "OUTPUT"]
+
+
+async def test_what_bedrock_blocks_is_blocked(stack: Stack, bedrock: Bedrock) -> None:
+    response = await stack.chat(messages=[{"role": "user", "content": "forbidden"}])
+    assert response.status_code == 400 and "Sorry" not in response.text
+    assert asked(stack) == []
+
+
+async def test_requests_to_bedrock_are_signed(stack: Stack, bedrock: Bedrock) -> None:
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    await stack.chat()
+    headers, body = bedrock.asked[0]
+    url = f"http://127.0.0.1:{bedrock.port}{APPLY}"
+    data = json.dumps(body, separators=(",", ":"))
+    again = AWSRequest("POST", url, {"content-type": "application/json", "host": f"127.0.0.1:{bedrock.port}"}, data)
+    again.context["timestamp"] = headers["x-amz-date"]
+    again.headers["X-Amz-Date"] = headers["x-amz-date"]
+    signer = SigV4Auth(Credentials("AKID", "SECRET"), "bedrock", "eu-west-1")
+    expected = signer.signature(signer.string_to_sign(again, signer.canonical_request(again)), again)
+    assert headers["authorization"].endswith(f"Signature={expected}")
