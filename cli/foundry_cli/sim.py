@@ -1,10 +1,14 @@
-"""`foundry sim predict|train|validate`: the simulator offline, no platform needed."""
+"""`foundry sim predict|calibrate|train|validate`: the simulator offline, no platform needed."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from foundry_sim.calibration import Calibration
 
 sim_app = typer.Typer(name="sim", help="Predict, train and validate the simulator, offline.", no_args_is_help=True)
 
@@ -32,15 +36,74 @@ def predict(
     source: Annotated[Path, typer.Option("--input", help="Requests, one JSON object per line.")],
     target: Annotated[Path, typer.Option("--output", help="Where the predictions go, one JSON object per line.")],
     method: Annotated[MethodName, typer.Option(help="Learned correction, or closed form only.")] = MethodName.regressor,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Your own measurements, as `foundry sim calibrate` keeps them.")
+    ] = None,
 ) -> None:
     """Predict latency and throughput of configurations."""
     from foundry_sim.predict_io import predict_file
 
+    known = _calibration(calibration) if calibration else None
     try:
-        rows, errors = predict_file(source, target, method.value)
+        rows, errors = predict_file(source, target, method.value, known)
     except OSError as error:
         _fail(f"{error.filename or source}: {error.strerror}. Check the paths and try again.")
     typer.echo(f"{rows} rows, {errors} with an error → {target}", err=True)
+
+
+@sim_app.command()
+def calibrate(
+    calibration: Annotated[Path, typer.Argument(help="The file that keeps the points, with all its versions.")],
+    points: Annotated[
+        Path | None,
+        typer.Option(help='Requests with "measured": {"ttft_ms", "tpot_ms"} (means), one JSON object per line.'),
+    ] = None,
+    revert: Annotated[int | None, typer.Option(min=0, help="Go back to this version, as a new one.")] = None,
+) -> None:
+    """Let your own measurements tighten predictions: add points, or take them back."""
+    from foundry_sim.errors import ConfigurationError
+
+    known = _calibration(calibration, missing_is_empty=points is not None)
+    try:
+        if points:
+            known = known.add(_rows(points))
+        if revert is not None:
+            known = known.revert(revert)
+    except ConfigurationError as error:
+        _fail(f"{str(error)[0].upper()}{str(error)[1:]}.")
+    if points or revert is not None:
+        partial = calibration.with_name(f"{calibration.name}.partial")
+        partial.write_text(known.to_json() + "\n", encoding="utf-8")
+        partial.replace(calibration)
+    for version, kept in enumerate(known.history):
+        mark = "  ← in force" if version == known.version else ""
+        typer.echo(f"version {version}: {len(kept)} points{mark}")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        found = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except OSError as error:
+        _fail(f"{path}: {error.strerror}.")
+    except (ValueError, RecursionError):
+        _fail(f"{path} is not one JSON object per line.")
+    if not all(isinstance(row, dict) for row in found):
+        _fail(f"{path} is not one JSON object per line.")
+    return found
+
+
+def _calibration(path: Path, missing_is_empty: bool = False) -> "Calibration":
+    from foundry_sim.calibration import Calibration
+    from foundry_sim.errors import ConfigurationError
+
+    if missing_is_empty and not path.exists():
+        return Calibration()
+    try:
+        return Calibration.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        _fail(f"{path}: {error.strerror}. Make one with `foundry sim calibrate {path} --points …`.")
+    except (ConfigurationError, UnicodeDecodeError):
+        _fail(f"{path} is not a calibration.")
 
 
 @sim_app.command()
@@ -70,7 +133,7 @@ def validate(
         typer.echo(line)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(1)
 

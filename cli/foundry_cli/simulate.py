@@ -37,7 +37,8 @@ class MethodName(StrEnum):
 def simulate(
     model: Annotated[str, typer.Option(help="Repo id, path of a config.json, or a registered model with --cluster.")],
     devices: Annotated[
-        list[str] | None, typer.Option(help="DEVICE[:NODESxDEVICES][@USD per device and hour]; repeat, or use commas.")
+        list[str] | None,
+        typer.Option(help="DEVICE[:COUNT or :NODESxDEVICES][@USD per device and hour]; repeat, or use commas."),
     ] = None,
     cluster: Annotated[str | None, typer.Option(help="Ask the platform about this cluster instead.")] = None,
     workload: Annotated[str | None, typer.Option(help="chat, rag, code_completion, agentic, batch, embedding.")] = None,
@@ -117,7 +118,8 @@ def _shape(workload: str | None, asked: dict[str, Any], levels: dict[str, Any]) 
 
 
 def _groups(devices: list[str]) -> list["DeviceGroup"]:
-    """``h100_sxm:2x8@3.50``: device, nodes × devices per node, price in USD; the latter two have defaults."""
+    """``h100_sxm:2x8@3.50``: device, nodes × devices per node, price in USD; the latter two have defaults. One number
+    alone counts devices, in as few nodes as hold them."""
     from foundry_sim.errors import SimulatorError
     from foundry_sim.facts.devices import device
     from foundry_sim.search.plans import DeviceGroup
@@ -128,21 +130,30 @@ def _groups(devices: list[str]) -> list["DeviceGroup"]:
         name, _, size = body.partition(":")
         try:
             known = device(name)
-            nodes, _, each = size.lower().partition("x")
+            nodes, each = _size(size, known.devices_per_node)
             found.append(
                 DeviceGroup(
                     name=_unused(name, found),
                     device=known.name,
-                    nodes=int(nodes or 1),
-                    devices_per_node=int(each or known.devices_per_node),
+                    nodes=nodes,
+                    devices_per_node=each,
                     price_nanos_per_hour=round(float(price) * 1e9) if price else None,
                 )
             )
         except SimulatorError as error:
             raise CliError(f"{str(error)[0].upper()}{str(error)[1:]}.", _EXAMPLE) from None
         except (ValueError, OverflowError):
-            raise CliError(f"'{item[:60]}' is not DEVICE[:NODESxDEVICES][@USD].", _EXAMPLE) from None
+            raise CliError(f"'{item[:60]}' is not DEVICE[:COUNT or :NODESxDEVICES][@USD].", _EXAMPLE) from None
     return found
+
+
+def _size(text: str, each: int) -> tuple[int, int]:
+    nodes, cross, per_node = text.lower().partition("x")
+    if cross or not nodes:
+        return int(nodes or 1), int(per_node or each)
+    count = int(nodes)
+    widest = max((n for n in range(1, each + 1) if count % n == 0), default=1)
+    return count // widest, widest
 
 
 def _unused(name: str, found: list["DeviceGroup"]) -> str:

@@ -17,11 +17,11 @@ from foundry_sim.predict import Method, Prediction, PredictionRequest, Spread, p
 from foundry_sim.requests import parse
 
 SCHEMA_VERSION = 1
-_PRIOR_WEIGHT = 0.5  # a point as near as can be takes two thirds of the correction
-_NOISE = 0.05  # log spread of repeated measurements
+PRIOR_WEIGHT = 0.5  # a point as near as can be takes two thirds of the correction
+NOISE = 0.05  # log spread of repeated measurements
 _MAX_POINTS = 10_000
 # Distances at which a point counts e^-1/2: factors of concurrency and of lengths; steps of TP; other software.
-_SCALES = {"load": log(4.0), "isl": log(4.0), "osl": log(4.0), "tp": 1.0}
+SCALES = {"load": log(4.0), "isl": log(4.0), "osl": log(4.0), "tp": 1.0}
 _OTHER = {"engine_version": 0.5, "precision": 1.5, "engine": 2.5, "device": inf, "model": inf, "kind": inf}
 
 
@@ -39,6 +39,9 @@ class Point:
         """log(measured / predicted)."""
         measured = getattr(self, f"{head}_ms")
         return None if measured is None else log(measured / getattr(self, f"predicted_{head}_ms"))
+
+
+Known = Sequence[tuple[Point, PredictionRequest]]  # points with their requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +69,25 @@ class Calibration:
 
     def apply(self, request: PredictionRequest, prediction: Prediction) -> Prediction:
         """The prediction, corrected and narrowed by the points near it."""
-        if prediction.error or prediction.ttft_ms is None or prediction.tpot_ms is None or not self.points:
+        return self.apply_all([request], [prediction])[0]
+
+    def apply_all(self, requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> list[Prediction]:
+        """Each prediction, corrected and narrowed by the points near its request."""
+        known = [(point, parse(point.row)) for point in self.points]
+        return [self._applied(known, r, p) for r, p in zip(requests, predictions, strict=True)]
+
+    def _applied(self, known: Known, request: PredictionRequest, prediction: Prediction) -> Prediction:
+        if prediction.error or prediction.ttft_ms is None or prediction.tpot_ms is None or not known:
             return prediction
-        ttft = _corrected(prediction.ttft_ms, *self._nearby(request, "ttft"))
-        tpot = _corrected(prediction.tpot_ms, *self._nearby(request, "tpot"))
+        away = [_distance(request, measured) for _, measured in known]
+        ttft = _corrected(prediction.ttft_ms, *_nearby(known, away, "ttft"))
+        tpot = _corrected(prediction.tpot_ms, *_nearby(known, away, "tpot"))
         tail = max(request.osl - 1.0, 0.0)
         e2e = Spread(*(getattr(ttft, n) + tail * getattr(tpot, n) for n in ("mean", "p50", "p95", "p99", "lo", "hi")))
         before = prediction.ttft_ms.mean + tail * prediction.tpot_ms.mean
         gain = 1.0 if request.load.kind == "open" else before / e2e.mean
         rate, each = (None if v is None else v * gain for v in (prediction.output_tokens_per_s, prediction.per_gpu))
         return replace(prediction, ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, output_tokens_per_s=rate, per_gpu=each)
-
-    def _nearby(self, request: PredictionRequest, head: str) -> tuple[float, float]:
-        """(log correction, share of the correction that the points carry)."""
-        total = weighted = 0.0
-        for point in self.points:
-            error = point.error(head)
-            if error is not None:
-                weight = exp(-0.5 * _distance(request, parse(point.row)) ** 2)
-                total, weighted = total + weight, weighted + weight * error
-        return weighted / (total + _PRIOR_WEIGHT), total / (total + _PRIOR_WEIGHT)
 
     def to_json(self) -> str:
         history = [[asdict(p) for p in points] for points in self.history]
@@ -106,7 +108,18 @@ def predict_calibrated(
     requests: Sequence[PredictionRequest], calibration: Calibration, method: Method = "regressor"
 ) -> list[Prediction]:
     """As `predict`, corrected by the calibration."""
-    return [calibration.apply(r, p) for r, p in zip(requests, predict(requests, method), strict=True)]
+    return calibration.apply_all(requests, predict(requests, method))
+
+
+def _nearby(known: Known, away: Sequence[float], head: str) -> tuple[float, float]:
+    """(log correction, share of the correction that the points carry)."""
+    total = weighted = 0.0
+    for (point, _), distance in zip(known, away, strict=True):
+        error = point.error(head)
+        if error is not None:
+            weight = exp(-0.5 * distance**2)
+            total, weighted = total + weight, weighted + weight * error
+    return weighted / (total + PRIOR_WEIGHT), total / (total + PRIOR_WEIGHT)
 
 
 def _point(measured: dict[str, Any]) -> Point:
@@ -133,7 +146,7 @@ def _positive(value: Any, name: str) -> float | None:
 
 def _distance(a: PredictionRequest, b: PredictionRequest) -> float:
     """Zero for the same configuration and load, infinite across models, devices and kinds of load."""
-    apart = sum((abs(log(x / y)) / _SCALES[name]) ** 2 for name, x, y in _numbers(a, b))
+    apart = sum((abs(log(x / y)) / SCALES[name]) ** 2 for name, x, y in _numbers(a, b))
     different = (
         ("model", a.model != b.model),
         ("device", a.device != b.device),
@@ -142,7 +155,12 @@ def _distance(a: PredictionRequest, b: PredictionRequest) -> float:
         ("engine_version", a.engine_version != b.engine_version),
         ("precision", dict(a.precision) != dict(b.precision) or bool(a.spec_decode) != bool(b.spec_decode)),
     )
-    return sqrt(apart + sum(_OTHER[name] ** 2 for name, differs in different if differs))
+    return sqrt(apart + difference([name for name, differs in different if differs]))
+
+
+def difference(names: Sequence[str]) -> float:
+    """Squared distance of two configurations that differ in these."""
+    return sum(_OTHER[name] ** 2 for name in names)
 
 
 def _numbers(a: PredictionRequest, b: PredictionRequest) -> tuple[tuple[str, float, float], ...]:
@@ -155,7 +173,7 @@ def _corrected(spread: Spread, shift: float, share: float) -> Spread:
     """Every statistic moves by the factor; the interval shrinks towards the noise of repeated measurement."""
     factor = exp(shift)
     low, high = (abs(log(bound / spread.mean)) for bound in (spread.lo, spread.hi))
-    low, high = (sqrt((1.0 - share) * width**2 + share * (2 * _NOISE) ** 2) for width in (low, high))
+    low, high = (sqrt((1.0 - share) * width**2 + share * (2 * NOISE) ** 2) for width in (low, high))
     mean = spread.mean * factor
     p50, p95, p99 = (value * factor for value in (spread.p50, spread.p95, spread.p99))
     return Spread(mean, p50, p95, p99, mean * exp(-low), mean * exp(high))

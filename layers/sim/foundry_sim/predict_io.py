@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from foundry_sim.calibration import Calibration
 from foundry_sim.errors import SimulatorError
 from foundry_sim.predict import Method, Prediction, PredictionRequest, predict
 from foundry_sim.requests import parse
@@ -14,13 +15,15 @@ LINE_BYTES_MAX = 1 << 20
 _BATCH = 2048
 
 
-def predict_file(source: Path, target: Path, method: Method = "regressor") -> tuple[int, int]:
+def predict_file(
+    source: Path, target: Path, method: Method = "regressor", calibration: Calibration | None = None
+) -> tuple[int, int]:
     """Predict every line of `source` into `target`, which appears only when complete. Returns (rows, errors)."""
     rows = errors = 0
     partial = target.with_name(f"{target.name}.partial")
     try:
         with source.open("rb") as stream, partial.open("w", encoding="utf-8") as out:
-            for prediction in predict_lines(stream, method):
+            for prediction in predict_lines(stream, method, calibration):
                 out.write(json.dumps(prediction.as_dict(), allow_nan=False) + "\n")
                 rows, errors = rows + 1, errors + (prediction.error is not None)
         partial.replace(target)
@@ -29,16 +32,24 @@ def predict_file(source: Path, target: Path, method: Method = "regressor") -> tu
     return rows, errors
 
 
-def predict_lines(lines: Iterable[bytes], method: Method = "regressor") -> Iterator[Prediction]:
+def predict_lines(
+    lines: Iterable[bytes], method: Method = "regressor", calibration: Calibration | None = None
+) -> Iterator[Prediction]:
     """Predictions in the order of the lines; blank lines are skipped."""
     filled = iter(line for line in lines if line.strip())
     while batch := list(islice(filled, _BATCH)):
-        yield from _batch(batch, method)
+        yield from _batch(batch, method, calibration or Calibration())
 
 
-def _batch(lines: list[bytes], method: Method) -> Iterator[Prediction]:
+def predict_rows(rows: list[dict[str, Any]], method: Method, calibration: Calibration) -> list[Prediction]:
+    """Predictions of parsed lines, in order."""
+    return list(predict_lines((json.dumps(row).encode() for row in rows), method, calibration))
+
+
+def _batch(lines: list[bytes], method: Method, calibration: Calibration) -> Iterator[Prediction]:
     parsed = [_parsed(line) for line in lines]
-    answers = iter(predict([p for p in parsed if isinstance(p, PredictionRequest)], method))
+    requests = [p for p in parsed if isinstance(p, PredictionRequest)]
+    answers = iter(calibration.apply_all(requests, predict(requests, method)))
     for item in parsed:
         yield next(answers) if isinstance(item, PredictionRequest) else _refused(item, method)
 

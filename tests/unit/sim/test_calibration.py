@@ -1,13 +1,16 @@
 """A user's points move predictions near them, not others, and can be taken back."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from foundry_cli.main import app
 from foundry_sim.calibration import Calibration, predict_calibrated
 from foundry_sim.errors import ConfigurationError
 from foundry_sim.predict import predict
 from foundry_sim.requests import parse
+from typer.testing import CliRunner
 
 ROW: dict[str, Any] = {
     "model": "meta-llama/Llama-3.1-8B",
@@ -74,3 +77,27 @@ def test_bad_versions_and_texts_are_refused() -> None:
     for text in ("", "[]", "{}", '{"history": [[{"x": 1}]], "version": 0}'):
         with pytest.raises(ConfigurationError):
             Calibration.from_json(text)
+
+
+def test_the_command_keeps_versions_and_predict_uses_them(tmp_path: Path) -> None:
+    kept, points, rows = tmp_path / "own.json", tmp_path / "points.jsonl", tmp_path / "rows.jsonl"
+    plain = predict([parse(ROW)])[0]
+    assert plain.tpot_ms
+    points.write_text(json.dumps({**ROW, "measured": {"tpot_ms": 2 * plain.tpot_ms.mean}}) + "\n")
+    rows.write_text(json.dumps(ROW) + "\n")
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["sim", *arguments])
+
+    assert "version 1: 1 points  ← in force" in run("calibrate", str(kept), "--points", str(points)).output
+    told = ["--input", str(rows), "--output", str(tmp_path / "out.jsonl"), "--calibration", str(kept)]
+    assert run("predict", *told).exit_code == 0
+    moved = json.loads((tmp_path / "out.jsonl").read_text())["tpot_ms"]["mean"]
+    assert 1.4 < moved / plain.tpot_ms.mean < 2.0
+    assert "version 2: 0 points  ← in force" in run("calibrate", str(kept), "--revert", "0").output
+    assert run("predict", *told).exit_code == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text())["tpot_ms"]["mean"] == pytest.approx(plain.tpot_ms.mean)
+    refused = run("calibrate", str(kept), "--revert", "9")
+    assert refused.exit_code == 1 and "does not exist" in refused.output
+    points.write_text("[1]\n")
+    assert run("calibrate", str(kept), "--points", str(points)).exit_code == 1

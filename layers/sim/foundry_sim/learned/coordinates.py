@@ -15,11 +15,12 @@ from foundry_sim.physics.terms import Array, Terms
 
 _MONTHS = 80.0  # days that software changes by as much as a factor of e in length
 _MEASURED = 100.0
+MEDIAN = 2.0
 
 
 def coordinates(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context) -> NDArray[np.float32]:
-    """Rows × coordinates."""
-    found = [*_load(shape, x, s), *_model(t, x, s), *_software(known, x)]
+    """Rows × coordinates. The last is the statistic: zero asks for the mean, training adds medians at MEDIAN."""
+    found = [*_load(shape, x, s), *_model(t, x, s), *_software(known, x), np.zeros_like(s.tpot_s)]
     table = np.empty((len(s.tpot_s), len(found)), dtype=np.float32)
     for place, values in enumerate(found):
         table[:, place] = values

@@ -18,7 +18,7 @@ from foundry_sim.learned.features import Context, matrix
 from foundry_sim.learned.smoother import Smoother
 from foundry_sim.learned.trees import Forest
 from foundry_sim.outcome import Correction
-from foundry_sim.physics.steady import OFFLINE, Steady, Traffic
+from foundry_sim.physics.steady import CLOSED, OFFLINE, Steady, Traffic
 from foundry_sim.physics.step import Shape
 from foundry_sim.physics.terms import Array, Terms
 
@@ -37,6 +37,7 @@ class Head:
     scale: Forest
     trust: NDArray[np.float64]
     stretch: NDArray[np.float64]
+    tail: Smoother | None = None  # of TTFT: log corrections of median / mean and of p99 / mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
         tpot_width=widths["tpot"],
         rate_width=widths["rate"],
         in_domain=novelty == 0,
+        **_tail(learned.heads["ttft"], places, x),
     )
 
 
@@ -82,6 +84,14 @@ def _apply(
     value = np.clip(raw, -LIMIT, LIMIT) * head.trust[novelty]
     width = np.exp(np.clip(head.scale.predict(columns), -4.0, 1.0)) * head.stretch[novelty]
     return value, np.clip(width, 0.02, 2.5)
+
+
+def _tail(head: Head, places: NDArray[np.float32], x: Traffic) -> dict[str, Array]:
+    """Percentiles of the first token were measured under closed loops only."""
+    if head.tail is None:
+        return {}
+    median, last = head.tail.predict(places).T * (x.kind == CLOSED)
+    return {"ttft_median": median, "ttft_last": last}
 
 
 def signature(t: Terms) -> Array:
@@ -116,19 +126,21 @@ def _head(stored: Any, head: str) -> Head:
         feature, threshold, leaf = (stored[f"{head}_{part}_{a}"] for a in ("feature", "threshold", "leaf"))
         return Forest(feature, threshold, leaf, float(stored[f"{head}_{part}_base"]))
 
-    mean: Forest | Smoother
-    if f"{head}_mean_anchors" in stored:
-        anchors, coefficients = stored[f"{head}_mean_anchors"], stored[f"{head}_mean_coefficients"]
-        mean = Smoother(anchors, coefficients, *stored[f"{head}_mean_shape"].tolist())
-    else:
-        mean = forest("mean")
-    return Head(mean, forest("scale"), stored[f"{head}_trust"], stored[f"{head}_stretch"])
+    def smoother(part: str) -> Smoother:
+        anchors, coefficients, shape = (stored[f"{head}_{part}_{a}"] for a in ("anchors", "coefficients", "shape"))
+        return Smoother(anchors, coefficients, *shape.tolist())
+
+    mean = smoother("mean") if f"{head}_mean_anchors" in stored else forest("mean")
+    tail = smoother("tail") if f"{head}_tail_anchors" in stored else None
+    return Head(mean, forest("scale"), stored[f"{head}_trust"], stored[f"{head}_stretch"], tail)
 
 
 def save(regressor: Regressor, folder: Path) -> None:
     arrays: dict[str, Any] = {}
     for name, head in regressor.heads.items():
-        for part, model in (("mean", head.mean), ("scale", head.scale)):
+        for part, model in (("mean", head.mean), ("scale", head.scale), ("tail", head.tail)):
+            if model is None:
+                continue
             if isinstance(model, Smoother):
                 arrays |= {f"{name}_{part}_{a}": getattr(model, a) for a in ("anchors", "coefficients")}
                 arrays[f"{name}_{part}_shape"] = np.array([model.sharpness, model.offset])

@@ -17,6 +17,7 @@ from foundry_sim.physics.terms import Array, Terms
 CLOSED, OPEN, OFFLINE, STATIC = 0.0, 1.0, 2.0, 3.0
 KINDS = {"closed": CLOSED, "open": OPEN, "offline": OFFLINE, "static": STATIC}
 _LITTLE_ROUNDS = 12
+_HAND_OVER_S = 0.008
 _ZERO = np.asarray(0.0)
 
 
@@ -109,7 +110,9 @@ def _outcome(t: Terms, shape: Shape, x: Traffic, room: Array, batch: Array) -> S
     burst = np.maximum(per_rank - 1.0, 0.0) / 2 * np.minimum(marginal, alone)
     queue = np.minimum(share / (1.0 - share) / 2 * marginal + decode / 2, np.maximum(burst, decode / 2))
     first = alone + np.where(static, 2.0 * burst, queue + t.burst * burst)
-    first = first + np.where(static, 0.0, t.prefill_s)
+    # The fixed time of a closed loop holds what a start all at once costs; an open loop has the hand-over only.
+    fixed = np.where(x.kind == OPEN, np.minimum(t.prefill_s, _HAND_OVER_S), t.prefill_s)
+    first = first + np.where(static, 0.0, fixed)
     running = first + np.maximum(x.osl - 1.0, 0.0) * tpot
     wait = np.where(x.kind == CLOSED, _closed_wait_s(x, batch, running), 0.0)
     wait = np.where(x.kind == OPEN, _overload_s(x, batch, room, running), wait)

@@ -14,6 +14,7 @@ from foundry_sim.facts.variants import Variant, engines_for, variants
 from foundry_sim.facts.weights import Layout
 from foundry_sim.frame import DEFAULT_CHUNK, DEFAULT_SEQUENCES, DEFAULT_UTILIZATION
 from foundry_sim.predict import ArrayPrediction, predict_arrays
+from foundry_sim.search.calibrated import calibrated
 from foundry_sim.search.encode import encoded
 from foundry_sim.search.plans import BlockedConfiguration, DeviceGroup, SimulationRequest
 
@@ -238,7 +239,7 @@ def predicted_rows(
     def column(values: list[float]) -> Floats:
         return np.array(values, float)[index]
 
-    return predict_arrays(
+    predicted = predict_arrays(
         architecture,
         block.device,
         block.variant.precision,
@@ -256,3 +257,6 @@ def predicted_rows(
         chunk_tokens=float(block.limits.chunk_tokens),
         method=request.method,
     )
+    devices = column([float(layout.devices) for layout in kept])
+    place = (block.group.device, block.engine, block.variant.precision)
+    return calibrated(request, architecture, place, predicted, load, devices)

@@ -69,6 +69,16 @@ class BlockedConfiguration(_Strict):
     reason: str = Field("", max_length=500)
 
 
+class CalibrationPoint(_Strict):
+    """A measurement beside what was predicted for it (means, ms); ``row`` is a request of ``foundry sim predict``."""
+
+    row: dict[str, Any]
+    ttft_ms: float | None = Field(None, gt=0, le=1e9)
+    tpot_ms: float | None = Field(None, gt=0, le=1e9)
+    predicted_ttft_ms: float = Field(gt=0)
+    predicted_tpot_ms: float = Field(gt=0)
+
+
 class LoraSettings(_Strict):
     adapters: int = Field(ge=1, le=10_000)
     rank: int = Field(16, ge=1, le=512)
@@ -91,6 +101,7 @@ class SimulationRequest(_Strict):
     max_model_len: int | None = Field(None, ge=1, le=100_000_000)
     lora: LoraSettings | None = None
     blocked: list[BlockedConfiguration] = Field(default=[], max_length=1000)
+    calibration: list[CalibrationPoint] = Field(default=[], max_length=1000, description="own measurements, to tighten")
     mixed: bool = Field(False, description="also look for fleets: several groups, prefill and decode apart")
     max_plans: int = Field(10, ge=1, le=200)
     seed: int = 0

@@ -144,7 +144,7 @@ def _target(m: Measurement, head: str) -> float:
     value: float | None = None
     if head == "tpot":
         value = _tpot_s(m)
-    elif head == "ttft" and m.kind == "closed" and m.ttft_ms_mean:
+    elif head == "ttft" and m.kind in ("closed", "open") and m.ttft_ms_mean:
         value = m.ttft_ms_mean / 1e3
     elif head == "rate" and m.kind == "offline" and m.output_tokens_per_s:
         value = m.output_tokens_per_s / m.osl

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundry_sim.learned.regressor import HEADS, MODELS, Head, save
+from foundry_sim.learned.smoother import Smoother
 from foundry_sim.physics.terms import Array
 from foundry_sim.train import heldout
 from foundry_sim.train.dataset import curve_weight, load
 from foundry_sim.train.fit_physics import PhysicsFit
 from foundry_sim.train.fit_residual import Prepared, mean_forest, regressor, scale_forest
-from foundry_sim.train.fit_ttft import smoother
+from foundry_sim.train.fit_ttft import smoother, tail
 
 _COVERAGE = 0.90
 _TRUSTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -56,7 +57,8 @@ def _head(p: Prepared, head: str, errors: dict[str, heldout.Heldout]) -> Head:
     trust, far = _shrunk(p, head, errors)
     novel = max(_quantile(far, expected), _quantile(near, expected, p.data.current))
     stretch = np.array([_quantile(near, expected, p.data.current), novel, 1.3 * novel, 1.6 * novel])
-    return Head(mean, scale, np.array([1.0, trust, trust, trust]), stretch)
+    shape = tail(p, everything, mean) if isinstance(mean, Smoother) else None
+    return Head(mean, scale, np.array([1.0, trust, trust, trust]), stretch, shape)
 
 
 def _shrunk(p: Prepared, head: str, errors: dict[str, heldout.Heldout]) -> tuple[float, Array]:

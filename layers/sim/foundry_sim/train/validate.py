@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from foundry_sim.learned.regressor import HEADS, Regressor
 from foundry_sim.learned.regressor import load as load_regressor
 from foundry_sim.physics.terms import Array
-from foundry_sim.train import heldout
+from foundry_sim.train import heldout, tails
 from foundry_sim.train.dataset import Dataset, fully_known, load
 from foundry_sim.train.decisions import decide
 from foundry_sim.train.heldout import SPLITS, Heldout
@@ -69,6 +69,10 @@ def _table(data: Dataset, split: str, held: Heldout, trained: Regressor) -> Iter
             yield _line(f"   {name}", errors[head], widths[head], seen & (groups == name))
     if not np.any(np.isfinite(errors["ttft"])):
         return
+    for name, error in tails.held_out(data, heldout.read_folds(), split).items():
+        size = 100 * np.abs(np.expm1(error[np.isfinite(error)]))
+        if len(size):
+            yield f"{f'{split}: ttft {name}':52} {len(size):5d} {size.mean():7.1f} {np.median(size):7.1f}"
     picks = decide(
         data.rows,
         np.where(data.current, errors["tpot"], np.nan),
