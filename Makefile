@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export FOUNDRY_ROOT := $(CURDIR)
 
-.PHONY: help install demo test lint types unit integration infrastructure e2e synth openapi lock bench-gateway bench-simulator clean
+.PHONY: help install demo test lint types unit integration infrastructure e2e synth openapi lock bench-gateway soak-gateway bench-simulator clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -47,6 +47,9 @@ lock: install ## Pin pyproject.toml again, with hashes and without addresses
 
 bench-gateway: install ## Gateway against its peers; the last line is JSON
 	bench/gateway/run
+
+soak-gateway: install ## Ten minutes of mixed load and troubles; every row is checked (ARGS="--seconds 180")
+	bench/gateway/soak $(ARGS)
 
 bench-simulator: install ## Simulator speed and error beside its peer
 	bench/simulator/run

@@ -49,9 +49,10 @@ class Attempts(Exchange):
 
     def run(self) -> None:
         """The request is complete and it is its turn."""
+        if self.problem is not None:
+            self.refuse(self.problem)
+            return
         try:
-            if self.problem is not None:
-                raise self.problem
             short = self.hot.policy.admit(self, self.body, self.content_type, self.hot.now_ms)
         except Rejected as problem:
             self.refuse(problem)

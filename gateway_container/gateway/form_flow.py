@@ -159,19 +159,25 @@ class FormFlow(Flow):
 
     # --- ends ---------------------------------------------------------------------------------------------------
 
+    def answer(self, head: Head, empty: bool) -> bool:
+        self._give_up_rest()
+        return super().answer(head, empty)
+
     def whole(self, upstream: "Upstream", head: Head, data: bytes) -> None:
-        self._answered(upstream)
+        self._give_up_rest()
         super().whole(upstream, head, data)
         self._read_on()
 
-    def end(self, upstream: "Upstream") -> None:
-        self._answered(upstream)
-        super().end(upstream)
+    def refuse(self, problem: Rejected) -> None:
+        self._give_up_rest()
+        super().refuse(problem)
 
-    def _answered(self, upstream: "Upstream") -> None:
-        """A connection that still waits for the rest of a body is of no use to others."""
+    def _give_up_rest(self) -> None:
+        """An answer that comes before the whole body was sent is the last on both connections."""
         if self._begun and not self._ended:
-            upstream.keep = False
+            self.keep_alive = False
+            if self.upstream is not None:
+                self.upstream.keep = False
 
     def finish(self, status: int, outcome: str, usage: Usage, source: str, error_code: str = "") -> None:
         super().finish(status, outcome, usage, source, error_code)

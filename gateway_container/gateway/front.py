@@ -61,6 +61,8 @@ class Front(Connection):
         job = self._incoming or self._begin()
         parts = self._parts
         body = parts[0] if len(parts) == 1 and self._form is None else self._whole_body()
+        if len(body) > self.hot.settings.max_body_bytes and job.problem is None:
+            job.problem = Rejected("body_too_large")
         self._incoming = None
         self._in_body = False
         self._named.clear()
@@ -129,7 +131,7 @@ class Front(Connection):
                 self._job = form
                 form.begin()
         except Rejected as problem:
-            self._refuse_body(form, problem)
+            self._refuse_body(form, problem.with_traceback(None))
 
     def _refuse_body(self, job: Job, problem: Rejected) -> None:
         if job is self._job:
@@ -174,7 +176,7 @@ class Front(Connection):
         try:
             self.hot.authorise(flow, self, named, names)
         except Rejected as problem:
-            flow.problem = problem
+            flow.problem = problem.with_traceback(None)  # whose frames hold the flow: a cycle that lives long
         return flow
 
     def _form_flow(self, path: str, names: HeaderNames, content_type: bytes) -> FormFlow:

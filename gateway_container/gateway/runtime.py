@@ -168,10 +168,10 @@ class Gateway:
         deadline_s = time.monotonic() + self.settings.lease_wait_s
         short = policy.reserve(exchange, now_ms()) if exchange.plan else None
         while short is not None:
-            refusal = policy.refusal(short, now_ms())
+            policy.refuse_short(short, now_ms())
             left_s = deadline_s - time.monotonic()
-            if refusal is not None or left_s <= 0:
-                raise refusal or Rejected("budget_unavailable", retry_after_s=1)
+            if left_s <= 0:
+                raise Rejected("budget_unavailable", retry_after_s=1)
             await self._next_answer(left_s)
             short = policy.reserve(exchange, now_ms())
 

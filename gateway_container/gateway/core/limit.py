@@ -195,7 +195,8 @@ class LeaseBook:
         return found + [_request(scope, lease, lease.used) for scope, lease in behind]
 
     def close_all(self) -> None:
-        """Give everything back at the end of the process; the next messages say so."""
+        """Give everything back at the end of the process; the next messages say so, and open nothing new."""
+        self.due.clear()
         for scope in self.scopes.values():
             scope.next_lease = None
             self._retire(scope)

@@ -89,15 +89,14 @@ class Policy:
         exchange.leases, exchange.amounts = leases, amounts
         return None
 
-    def refusal(self, scope: Scope, now_ms: int) -> Rejected | None:
-        """Why a short scope is final for now; None: the control plane has been asked and the request may wait."""
+    def refuse_short(self, scope: Scope, now_ms: int) -> None:
+        """Raises Rejected when a short scope is final for now; else the control plane was asked and it may wait."""
         if now_ms < scope.retry_at_ms:
             code = "insufficient_quota" if scope.kind == "money_nanos" else "rate_limit_exceeded"
             message = "" if code == "rate_limit_exceeded" else f"The budget of {scope.name} is used up."
-            return Rejected(code, message, retry_after_s=max((scope.retry_at_ms - now_ms) // 1000, 1))
+            raise Rejected(code, message, retry_after_s=max((scope.retry_at_ms - now_ms) // 1000, 1))
         if self.book.away and now_ms - self.book.away_since_ms > BRIDGED_MS:
-            return Rejected("budget_unavailable", retry_after_s=1)
-        return None
+            raise Rejected("budget_unavailable", retry_after_s=1)
 
     def _admission(self, key: Key, model: str) -> tuple[Endpoint, Plan]:
         """The endpoint and every limit that applies; remembered until the next config. Raises Rejected."""

@@ -2,15 +2,24 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import json
 import socket
 import time
+from hashlib import sha256
 from typing import Any
 
 import pytest
+from gateway.flow import Flow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+
+@pytest.fixture
+def gateway_settings() -> dict[str, Any]:
+    return {"max_body_bytes": 2 << 20}
+
 
 pytestmark = pytest.mark.parametrize("form", ["hot"], indirect=True)
 
@@ -82,6 +91,38 @@ async def test_oversized_bodies_are_refused_before_they_are_kept(stack: Any) -> 
             await writer.drain()
     assert (await answered).startswith(b"HTTP/1.1 413 ")
     writer.close()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_the_greatest_body_is_exact(stack: Any, more: int) -> None:
+    limit = stack.gateway.settings.max_body_bytes
+    frame = json.dumps({"model": "llama", "messages": [{"role": "user", "content": "@"}]})
+    body = frame.replace("@", "a" * (limit - len(frame) + 1 + more)).encode()
+    response = await stack.client.post("/v1/chat/completions", content=body, headers=stack.headers())
+    assert response.status_code == (413 if more else 200)
+
+
+async def test_refused_requests_do_not_wait_for_the_garbage_collector(stack: Any) -> None:
+    """A cycle would keep the body of a refused request for as long as the collector, which is rarely run, lets it."""
+    too_long = b'{"model":"llama","x":"' + b"a" * stack.gateway.settings.max_body_bytes + b'"}'
+    gc.collect()
+    gc.disable()
+    stack.config["keys"].append({"id": "k", "sha256": sha256(b"sk-poor").hexdigest(), "project_id": "prj_1"})
+    stack.config["keys"][-1]["limits"] = {"budget_nanos": 1}
+    await stack.reconfigure()
+    try:
+        for key, body in (
+            ("sk-poor", CHAT),
+            ("sk-wrong", CHAT),
+            ("sk-test-1", b"{nope"),
+            ("sk-test-1", too_long),
+            ("sk-test-1", CHAT),
+        ):
+            await stack.client.post("/v1/chat/completions", content=body, headers=stack.headers(key))
+        assert len({row["error_code"] for row in await stack.rows(5)}) == 5
+        assert not [found for found in gc.get_objects() if isinstance(found, Flow)]
+    finally:
+        gc.enable()
 
 
 async def test_a_stranger_cannot_send_a_large_body(stack: Any) -> None:

@@ -215,6 +215,19 @@ def test_what_is_known_is_not_reported_again() -> None:
     assert pod.book.reports(START_MS) == []
 
 
+def test_the_end_of_a_gateway_opens_no_lease_whatever_was_asked_for_before() -> None:
+    escrow, pod = Escrow({SCOPE: 1000}), Pod(1)
+    pod.book.reserve((pod.scope,), (1, 1, 100), START_MS)
+    exchange(pod.book, escrow, START_MS)
+    [lease] = pod.book.reserve((pod.scope,), (1, 1, 100), START_MS)  # type: ignore[misc]
+    lease.settle(100, 40)
+    pod.book.failed(pod.book.reports(START_MS), START_MS)
+    assert pod.book.due, "it is to be repeated"
+    pod.book.close_all()
+    exchange(pod.book, escrow, START_MS)
+    assert escrow.committed[(*SCOPE, None)] == 40 and not pod.book.retired
+
+
 def test_an_idle_slice_is_given_back() -> None:
     escrow, pod = Escrow({SCOPE: 1000}), Pod(1)
     pod.book.reserve((pod.scope,), (1, 1, 100), START_MS)

@@ -1,0 +1,17 @@
+# Sourced by run and soak from the root of the repository: the C programs, and the form of the gateway that is measured.
+python=.venv/bin/python
+work=.foundry/bench
+mkdir -p "$work"
+cc -O2 -Wall -o "$work/engine" bench/gateway/engine.c
+cc -O2 -Wall -o "$work/load" bench/gateway/load.c -lm
+# What the image ships is measured: the compiled form, made again when a source has changed.
+stamp=$(cat gateway_container/compile.py $(find gateway_container/gateway -name '*.py' | sort) | sha256sum | cut -c1-16)
+if [ ! -d "$work/compiled/$stamp" ]; then
+  rm -rf "$work/compiled" "$work/compiling"
+  if "$python" gateway_container/compile.py "$work/compiling" >"$work/compile.log" 2>&1; then
+    mkdir "$work/compiled" && mv "$work/compiling" "$work/compiled/$stamp"
+  else
+    echo "the hot path could not be compiled ($work/compile.log): the interpreted form is measured" >&2
+  fi
+fi
+[ ! -d "$work/compiled/$stamp" ] || export GATEWAY_PACKAGE="$work/compiled/$stamp"
