@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from gateway.core.problems import Rejected
-from gateway.core.shapes import Call, Message
+from gateway.core.shapes import NULL, Call, ChatCall
 from gateway.core.snapshot import Deployment
 
 # Every path that costs tokens; all of them are POST and carry "model".
@@ -22,19 +22,30 @@ INCLUDE_USAGE: Final = b'"include_usage":true'
 QUOTE: Final = ord('"')
 _decode: Final = msgspec.json.Decoder(Call).decode
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_messages: Final = msgspec.json.Decoder(list[Message]).decode
+_decode_chat: Final = msgspec.json.Decoder(ChatCall).decode
 
 
 def plain_text(call: Call) -> bool:
-    """Whether every message is a string, so that nothing is attached. False also where that is not known."""
-    try:
-        return all([memoryview(message.content)[0] == QUOTE for message in _decode_messages(call.messages)])
-    except (msgspec.MsgspecError, RecursionError):
+    """Whether the prompt is strings only, so that nothing is attached. False also where that is not known."""
+    if not isinstance(call, ChatCall) or not (_absent_or_text(call.input) and _absent_or_text(call.prompt)):
         return False
+    return all([memoryview(message.content)[0] == QUOTE for message in call.messages])
+
+
+def _absent_or_text(value: msgspec.Raw) -> bool:
+    return value is NULL or memoryview(value)[0] == QUOTE
 
 
 def parse(body: bytes) -> Call:
     """Read a JSON body. Raises Rejected for anything that is not a JSON object with a model."""
+    try:
+        return _decode_chat(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _parse_odd(body)
+
+
+def _parse_odd(body: bytes) -> Call:
+    """Messages of another shape are the deployment's to refuse."""
     try:
         return _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

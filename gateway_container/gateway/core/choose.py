@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from isal.isal_zlib import crc32
+
 from gateway.core.health import usable
 from gateway.core.snapshot import Deployment, Endpoint
 
@@ -112,15 +114,16 @@ class PrefixMap:
 def chain_of(body: bytes) -> list[int]:
     """Hash chain over whole blocks from where the prompt begins: equal links mean equal prefixes.
 
-    The interpreter's own keyed hash is fast and good enough: a collision costs a cache miss, nothing else. Blocks
-    grow with the prompt, so that a long one costs no more links than a short one.
+    A CRC is by far the fastest and good enough: a collision costs a cache miss, nothing else. Blocks grow with the
+    prompt, so that a long one costs no more links than a short one.
     """
     start = prompt_start(body)
     size = PREFIX_BLOCK_BYTES if len(body) < 32 * PREFIX_BLOCK_BYTES else 4 * PREFIX_BLOCK_BYTES
     link = size
     chain = []
+    view = memoryview(body)
     for at in range(start, len(body) - size + 1, size):
-        link = hash((link, body[at : at + size]))
+        link = crc32(view[at : at + size], link)
         chain.append(link)
     return chain
 

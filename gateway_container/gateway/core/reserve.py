@@ -3,14 +3,13 @@
 from typing import Final
 
 from gateway.core.call import plain_text
-from gateway.core.shapes import Call, Usage
+from gateway.core.shapes import NULL, Call, Usage
 from gateway.core.snapshot import Endpoint
 from gateway.core.wire import Price
 
 DEFAULT_MAX_OUTPUT_TOKENS: Final = 4096
 # A picture or a recording behind a URL is worth more tokens than the bytes of its address.
 TOKENS_PER_ATTACHMENT: Final = 16384
-LONG_BODY_BYTES: Final = 8192  # above it, reading the messages is cheaper than searching them
 ATTACHMENT_MARKS: Final = (
     b'"image_url"',
     b'"input_image"',
@@ -24,24 +23,12 @@ ATTACHMENT_MARKS: Final = (
 TOKENS_OF_INSTRUCTIONS: Final = 1024
 
 
-def attaches(body: bytes) -> bool:
-    """Whether anything in a body may stand for more than its bytes."""
-    return (
-        body.find(b'_url"') >= 0
-        or body.find(b'"input_') >= 0
-        or body.find(b'"file_id"') >= 0
-        or body.find(b'"source"') >= 0
-    )
-
-
 def input_bound(call: Call, body: bytes) -> int:
     """At most how many prompt tokens a body can be: no tokenizer makes more than one token of a byte."""
     size = len(body)
-    if body.find(b'"tools"') >= 0:  # "in" raises inside
+    if call.tools is not NULL:
         size += TOKENS_OF_INSTRUCTIONS
-    if size > LONG_BODY_BYTES and plain_text(call):
-        return size
-    if not attaches(body):
+    if plain_text(call):
         return size
     return size + sum(body.count(mark) for mark in ATTACHMENT_MARKS) * TOKENS_PER_ATTACHMENT
 

@@ -7,8 +7,11 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+NULL = msgspec.Raw(b"null")
+
+
 class Message(msgspec.Struct):
-    content: msgspec.Raw = msgspec.Raw(b"null")
+    content: msgspec.Raw = NULL
 
 
 class Call(msgspec.Struct):
@@ -22,7 +25,15 @@ class Call(msgspec.Struct):
     n: int | None = None
     best_of: int | None = None
     stream_options: StreamOptions | None = None
-    messages: msgspec.Raw = msgspec.Raw(b"null")
+    input: msgspec.Raw = NULL
+    prompt: msgspec.Raw = NULL
+    tools: msgspec.Raw = NULL
+
+
+class ChatCall(Call):
+    """A call whose messages have the shape that they should have."""
+
+    messages: list[Message] = []
 
 
 class Usage(msgspec.Struct, frozen=True):

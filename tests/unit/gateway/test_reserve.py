@@ -7,31 +7,50 @@ import pytest
 from gateway.core.call import parse
 from gateway.core.reserve import TOKENS_OF_INSTRUCTIONS, TOKENS_PER_ATTACHMENT, input_bound
 
+PICTURE = "https://example.com/a.png"
+PLAIN = [{"role": "user", "content": 'What does {"image_url": …} and "source" and "tools" mean?'}]
+
 
 def bound(**fields: Any) -> tuple[int, int]:
-    """The bound and the size of a body."""
-    body = json.dumps({"model": "m", "messages": [], **fields}).encode()
+    """The bound, and the size of the body."""
+    body = json.dumps({"model": "m", **fields}, ensure_ascii=False).encode()
     return input_bound(parse(body), body), len(body)
 
 
-def test_text_is_at_most_its_bytes() -> None:
-    most, size = bound(messages=[{"role": "user", "content": 'a "source" and "tools" in quotes'}])
-    assert most == size
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": PLAIN},
+        {"messages": [], "prompt": 'a "image" in words'},
+        {"input": "some text"},
+        {"input": ["some", "texts"]},
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "words"}]}]},
+        {"messages": "of another shape"},
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": []}]},
+    ],
+)
+def test_text_is_at_most_a_token_a_byte(fields: dict[str, Any]) -> None:
+    found, size = bound(**fields)
+    assert found == size
 
 
 @pytest.mark.parametrize(
-    "part",
+    "fields",
     [
-        {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
-        {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}},
-        {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}},
+        {"messages": [{"content": [{"type": "image_url", "image_url": {"url": PICTURE}}]}]},
+        {"messages": [{"content": [{"type": "image", "source": {"type": "url", "url": PICTURE}}]}]},
+        {"messages": [{"content": [{"type": "document", "source": {"type": "url", "url": PICTURE}}]}]},
+        {"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": "aGk="}}]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": PICTURE}]}]},
+        {"messages": PLAIN, "input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
+        {"messages": {"content": [{"type": "image_url", "image_url": {"url": PICTURE}}]}},
     ],
 )
-def test_what_is_behind_an_address_is_counted(part: dict[str, Any]) -> None:
-    most, size = bound(messages=[{"role": "user", "content": [part]}])
-    assert most >= size + TOKENS_PER_ATTACHMENT
+def test_attachments_are_bounded_apart(fields: dict[str, Any]) -> None:
+    found, size = bound(**fields)
+    assert found >= size + TOKENS_PER_ATTACHMENT
 
 
 def test_tools_bring_instructions_that_the_client_does_not_see() -> None:
-    most, size = bound(tools=[{"name": "f", "input_schema": {"type": "object"}}])
-    assert most == size + TOKENS_OF_INSTRUCTIONS
+    found, size = bound(messages=PLAIN, tools=[{"name": "f", "input_schema": {"type": "object"}}])
+    assert found == size + TOKENS_OF_INSTRUCTIONS
