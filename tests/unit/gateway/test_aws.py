@@ -1,5 +1,6 @@
 """AWS's signature and binary framing, compared with botocore's own."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -7,13 +8,21 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.eventstream import EventStreamBuffer
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+from botocore.parsers import RestJSONParser
+from botocore.validate import ParamValidator
+from gateway.core.dialects import bedrock_request
+from gateway.core.dialects.conversation import Conversation
 from gateway.core.dialects.eventstream import MessageReader
 from gateway.core.dialects.sigv4 import AwsCredential, sign
+from gateway.core.problems import Rejected
 from gateway.core.stage import Garbled
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .provider_fixtures import frame, stream
+from .provider_fixtures import frame, stream, whole
+from .test_dialects import conversations
 
 HOST = "bedrock-runtime.us-east-1.amazonaws.com"
 
@@ -53,3 +62,37 @@ def test_a_damaged_message_is_refused(place: int, flip: int) -> None:
 def test_other_headers_than_strings_are_refused() -> None:
     with pytest.raises(Garbled):
         MessageReader().feed(frame({"a": "b"}, {}, kind=6))
+
+
+@pytest.fixture(scope="module")
+def service() -> ServiceModel:
+    """Bedrock's own description of its API."""
+    return ServiceModel(Loader().load_service_model("bedrock-runtime", "service-2"))
+
+
+@given(conversation=conversations)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_bedrock_hears_fits_its_service_model(service: ServiceModel, conversation: Conversation) -> None:
+    try:
+        body = json.loads(bedrock_request.write(conversation))
+    except Rejected:
+        return
+    shape = service.operation_model("ConverseStream").input_shape
+    report = ParamValidator().validate({"modelId": "m", **body}, shape)
+    assert not report.has_errors(), report.generate_report()
+    assert set(body) <= set(shape.members)
+
+
+def test_the_transcribed_answer_fits_the_service_model(service: ServiceModel) -> None:
+    shape = service.operation_model("Converse").output_shape
+    parsed = RestJSONParser().parse({"body": whole("bedrock"), "headers": {}, "status_code": 200}, shape)
+    content = parsed["output"]["message"]["content"]
+    assert [next(iter(block)) for block in content] == ["reasoningContent", "text", "toolUse", "toolUse"]
+    assert parsed["stopReason"] in shape.members["stopReason"].enum and parsed["usage"]["cacheReadInputTokens"] == 7
+
+
+def test_the_transcribed_stream_fits_the_service_model(service: ServiceModel) -> None:
+    events = service.operation_model("ConverseStream").output_shape.members["stream"].members
+    for headers, payload in MessageReader().feed(stream("bedrock")):
+        members = set(events[headers[":event-type"]].members)
+        assert set(json.loads(payload)) <= members | {"p"}  # padding, which is not in the model

@@ -181,7 +181,7 @@ def test_whole_answers_say_what_they_were_told(events: list[c.Event]) -> None:
 def test_an_openai_client_gets_usage_only_where_it_asked() -> None:
     events = read("anthropic", stream("anthropic"))
     asked, unasked = (streamed(openai_writer.Writer(usage_event=ask), events) for ask in (True, False))
-    assert b'"usage":{"prompt_tokens":12' in asked and b'"usage"' not in unasked
+    assert b'"usage":{"prompt_tokens":12' in asked and b'"usage":null' in asked and b'"usage"' not in unasked
     assert unasked.endswith(b"data: [DONE]\n\n")
 
 
@@ -191,6 +191,21 @@ def test_a_thought_and_its_signature_come_back_through_an_openai_client() -> Non
     request = {"model": "m", "messages": [{"role": "user", "content": "x"}, message]}
     [_, turn] = openai_request.read(json.dumps(request).encode()).turns
     assert turn.parts[0] == c.Thinking("Two cities.", "c2ln")
+
+
+def test_the_pieces_of_thoughts_are_numbered() -> None:
+    """OpenAI's SDK joins the entries of a list in a stream by their index, and fails without one."""
+    thoughts = [
+        c.ThinkingDelta("a"), c.ThinkingDelta("b"), c.ThinkingDelta(signature="s"), c.ThinkingDelta(redacted="r"),
+        c.ThinkingDelta("c"), c.ThinkingDelta(redacted="q"),
+    ]  # fmt: skip
+    chunks = streamed(openai_writer.Writer(False), [c.Begin("i", "m"), *thoughts]).split(b"\n\n")[1:-2]
+    details = [json.loads(chunk[6:])["choices"][0]["delta"]["reasoning_details"][0] for chunk in chunks]
+    assert [detail["index"] for detail in details] == [0, 0, 0, 1, 2, 3]
+    whole_message = json.loads(openai_writer.whole([c.Begin("i", "m"), *thoughts]))["choices"][0]["message"]
+    echoed = {"model": "m", "messages": [{**whole_message, "parsed": None}]}
+    [turn] = openai_request.read(json.dumps(echoed).encode()).turns
+    assert turn.parts == [c.Thinking("ab", "s"), c.Thinking(redacted="r"), c.Thinking("c"), c.Thinking(redacted="q")]
 
 
 @pytest.mark.parametrize("client", ["openai", "anthropic"])

@@ -58,6 +58,7 @@ class ToolUseBlock(msgspec.Struct, tag="tool_use", forbid_unknown_fields=True):
     input: msgspec.Raw
     cache_control: CacheControl | None = None
     caller: DirectCaller | None = None
+    toolset_name: None = None  # as SDKs echo it
 
 
 class ToolResultBlock(msgspec.Struct, tag="tool_result", forbid_unknown_fields=True):

@@ -63,6 +63,7 @@ class Extra(msgspec.Struct):
 class Called(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     arguments: str
+    parsed_arguments: Ignored = NULL  # what OpenAI's SDK made of them
 
 
 class CallMade(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,6 +78,7 @@ class ReasoningDetail(msgspec.Struct):
     """OpenRouter's form of reasoning with its signature: ``reasoning.text`` or ``reasoning.encrypted``."""
 
     type: str
+    index: int = 0
     text: str | None = None
     signature: str | None = None
     data: str | None = None
@@ -91,7 +93,8 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     reasoning: str | None = None
     reasoning_content: str | None = None
     reasoning_details: list[ReasoningDetail] | None = None
-    # What a client echoes of an answer, empty.
+    # What a client echoes of an answer: empty, or OpenAI's SDK's reading of the same text.
+    parsed: Ignored = NULL
     annotations: list[None] | None = None
     audio: None = None
     function_call: None = None

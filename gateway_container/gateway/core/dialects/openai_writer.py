@@ -28,6 +28,7 @@ class Writer:
         self._usage_event = usage_event
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
+        self._thoughts = _Thoughts()
 
     def write(self, given: Event) -> bytes:
         """The server-sent events that tell this."""
@@ -41,8 +42,17 @@ class Writer:
         elif isinstance(given, Failed):
             return sse.written(error(given.status, given.message))
         else:
-            return self._chunk(_delta(given))
+            return self._chunk(self._delta(given))
         return b""
+
+    def _delta(self, given: TextDelta | ThinkingDelta | ToolStart | ToolDelta) -> dict[str, Any]:
+        if isinstance(given, TextDelta):
+            return {"content": given.text}
+        if isinstance(given, ThinkingDelta):
+            return said(reasoning_content=given.text or None, reasoning_details=[self._thoughts.detail(given)])
+        if isinstance(given, ToolStart):
+            return {"tool_calls": [{"index": given.number, **_started(given)}]}
+        return {"tool_calls": [{"index": given.number, "function": {"arguments": given.arguments}}]}
 
     def end(self) -> bytes:
         usage = b""
@@ -52,7 +62,8 @@ class Writer:
 
     def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return sse.written(msgspec.json.encode({**self._head, "choices": [choice]}))
+        usage = {"usage": None} if self._usage_event else {}  # its place, until the last chunk
+        return sse.written(msgspec.json.encode({**self._head, "choices": [choice], **usage}))
 
 
 def whole(events: list[Event]) -> bytes:
@@ -79,8 +90,26 @@ def error(status: int, message: str) -> bytes:
     return msgspec.json.encode({"error": {"message": message, "type": kind, "code": None, "param": None}})
 
 
+class _Thoughts:
+    """Numbers the thoughts of an answer, so that clients can put their pieces together."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._open = False
+
+    def detail(self, thought: ThinkingDelta) -> dict[str, Any]:
+        """A signature ends a thought; a sealed one is whole."""
+        if thought.redacted is not None:
+            self._number += self._open
+        detail = _detail(thought, self._number)
+        self._open = thought.redacted is None and thought.signature is None
+        self._number += not self._open
+        return detail
+
+
 class _Message:
     def __init__(self) -> None:
+        self._thoughts = _Thoughts()
         self.text = ""
         self.thoughts = ""
         self.details: list[dict[str, Any]] = []
@@ -91,16 +120,16 @@ class _Message:
             self.text += given.text
         elif isinstance(given, ThinkingDelta):
             self.thoughts += given.text
-            self._add_detail(_detail(given))
+            self._add_detail(self._thoughts.detail(given))
         elif isinstance(given, ToolStart):
             self.calls.append(_started(given))
         elif isinstance(given, ToolDelta):
             self.calls[given.number]["function"]["arguments"] += given.arguments
 
     def _add_detail(self, detail: dict[str, Any]) -> None:
-        """Pieces of one thought are one detail; its signature ends it."""
+        """Pieces of one thought are one detail."""
         last = self.details[-1] if self.details else {}
-        if detail["type"] == last.get("type") == "reasoning.text" and "signature" not in last:
+        if detail["index"] == last.get("index"):
             last["text"] = last.get("text", "") + detail.get("text", "")
             last.update(said(signature=detail.get("signature")))
         else:
@@ -118,21 +147,10 @@ def _head(begin: Begin, kind: str) -> dict[str, Any]:
     return {"id": begin.id, "object": kind, "created": int(time.time()), "model": begin.model}
 
 
-def _delta(given: Event) -> dict[str, Any]:
-    if isinstance(given, TextDelta):
-        return {"content": given.text}
-    if isinstance(given, ThinkingDelta):
-        return said(reasoning_content=given.text or None, reasoning_details=[_detail(given)])
-    if isinstance(given, ToolStart):
-        return {"tool_calls": [{"index": given.number, **_started(given)}]}
-    assert isinstance(given, ToolDelta)
-    return {"tool_calls": [{"index": given.number, "function": {"arguments": given.arguments}}]}
-
-
-def _detail(thought: ThinkingDelta) -> dict[str, Any]:
+def _detail(thought: ThinkingDelta, index: int) -> dict[str, Any]:
     if thought.redacted is not None:
-        return {"type": "reasoning.encrypted", "data": thought.redacted}
-    return said(type="reasoning.text", text=thought.text or None, signature=thought.signature)
+        return {"type": "reasoning.encrypted", "index": index, "data": thought.redacted}
+    return said(type="reasoning.text", index=index, text=thought.text or None, signature=thought.signature)
 
 
 def _started(start: ToolStart) -> dict[str, Any]:
