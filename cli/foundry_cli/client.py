@@ -52,6 +52,9 @@ class Api:
     def put(self, path: str, body: Json) -> Json:
         return dict(self.request("PUT", path, json=body).json())
 
+    def patch(self, path: str, body: Json) -> Json:
+        return dict(self.request("PATCH", path, json=body).json())
+
     def delete(self, path: str) -> Json | None:
         response = self.request("DELETE", path)
         return dict(response.json()) if response.content else None

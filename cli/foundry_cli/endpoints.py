@@ -1,7 +1,9 @@
 """`foundry endpoints`: the names that a project's keys can call, and those that an external provider answers."""
 
+import json
 from decimal import Decimal, InvalidOperation
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -9,6 +11,7 @@ from foundry_cli.client import Api
 from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
 from foundry_cli.errors import CliError
 from foundry_cli.output import console, show_json, show_list
+from foundry_cli.resources import read_file
 
 endpoints_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Endpoints of a project.")
 _NANOS_PER_TOKEN = 1000  # of one dollar for a million tokens
@@ -57,6 +60,43 @@ def nanos(dollars: str) -> int:
     if not price.is_finite() or price < 0 or price != price.to_integral_value():
         raise CliError(f"{dollars!r} is not a price: dollars for a million tokens, in steps of 0.001.")
     return int(price)
+
+
+@endpoints_app.command("policy")
+def endpoint_policy(
+    name: str,
+    routing: Annotated[
+        str | None, typer.Option(help="weighted, least_outstanding, prefix_affinity or predicted_latency.")
+    ] = None,
+    cache: Annotated[int | None, typer.Option(help="Keep and repeat answers for so many seconds, 0: do not.")] = None,
+    coalesce: Annotated[
+        int | None, typer.Option(help="Milliseconds that chunks of a stream may wait while a gateway is busy.")
+    ] = None,
+    guardrails: Annotated[
+        Path | None, typer.Option(help="JSON file with a list of guardrails; they replace those there are.")
+    ] = None,
+    project: Project = None,
+) -> None:
+    """Show what gateways do with an endpoint's requests, or change what is given."""
+    api = Api()
+    path = f"/projects/{project_of(api, project)['id']}/endpoints/{name}"
+    given = {"routing": routing, "cache_ttl_s": cache, "coalesce_ms": coalesce, "guardrails": _rules(guardrails)}
+    policy = {field: value for field, value in given.items() if value is not None}
+    endpoint = api.patch(path, {"policy": policy}) if policy else api.get(path)
+    show_json(endpoint["policy"])
+
+
+def _rules(path: Path | None) -> list[Any] | None:
+    """Guardrails from a file; the platform checks what each of them says."""
+    if path is None:
+        return None
+    try:
+        rules = json.loads(read_file(path))
+    except json.JSONDecodeError as error:
+        raise CliError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(rules, list):
+        raise CliError(f'{path} must hold a list of guardrails, such as [{{"id": "mail", "kind": "pii"}}].')
+    return rules
 
 
 @endpoints_app.command("remove")

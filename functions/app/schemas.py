@@ -1,17 +1,17 @@
 """What the app domain takes and gives. Money in nano-USD, times in UTC milliseconds."""
 
-import re
 from ipaddress import ip_network
 from typing import Annotated, Any, Generic, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from foundry_core.permissions import Level
 from foundry_core.principal import Role
 from foundry_core.runs import Run, RunError, RunStatus, StepStatus
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from functions.app.fields import Name, OutsideUrl
+from functions.app.policy import CoalesceMs, Policy
+
 T = TypeVar("T")
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Text = Annotated[str, StringConstraints(max_length=500)]
 Amount = Annotated[int, Field(ge=0, le=10**18, strict=True)]
 TimeMs = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
@@ -24,17 +24,6 @@ ServedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._
 def _cidr(value: str) -> str:
     ip_network(value, strict=False)
     return value
-
-
-HOST = re.compile(r"([a-z0-9-]{1,63}\.)+[a-z]{2,63}")
-
-
-def _provider_url(value: str) -> str:
-    """Only what lies outside: a plain address could be anything in the gateways' own network."""
-    url = urlsplit(value)
-    if url.scheme != "https" or HOST.fullmatch(url.hostname or "") is None or url.username or url.query or url.fragment:
-        raise ValueError("must be an https URL with a host name, such as https://api.example.com")
-    return value.rstrip("/")
 
 
 Cidr = Annotated[str, StringConstraints(max_length=64), AfterValidator(_cidr)]
@@ -134,6 +123,7 @@ class KeyCreate(Request):
     models: Annotated[list[ServedName], Field(max_length=100)] | None = None
     cidrs: Annotated[list[Cidr], Field(max_length=100)] | None = None
     limits: Limits = Limits()
+    coalesce_ms: CoalesceMs | None = Field(None, description="In place of the endpoints'; null: theirs.")
 
 
 class KeyChange(Request):
@@ -144,6 +134,7 @@ class KeyChange(Request):
     models: Annotated[list[ServedName], Field(max_length=100)] | None = None
     cidrs: Annotated[list[Cidr], Field(max_length=100)] | None = None
     limits: Limits | None = None
+    coalesce_ms: CoalesceMs | None = None
 
 
 class Key(BaseModel):
@@ -155,6 +146,7 @@ class Key(BaseModel):
     models: list[str] | None = None
     cidrs: list[str] | None = None
     limits: Limits = Limits()
+    coalesce_ms: int | None = None
     created_by: str
     created_at_ms: int
 
@@ -183,6 +175,7 @@ class Endpoint(BaseModel):
     provider: Provider | None = Field(None, description="Who answers; null: deployments of ours.")
     price: Price
     limits: Limits = Limits()
+    policy: Policy = Policy()
     created_at_ms: int
 
 
@@ -191,18 +184,21 @@ class EndpointCreate(Request):
 
     name: Name
     provider: Provider
-    url: Annotated[str, StringConstraints(max_length=500), AfterValidator(_provider_url)]
+    url: OutsideUrl
     model: ServedName = Field(description="As the provider calls it.")
     credential: Name | None = Field(None, description="Gateways read it from the file <project id>.<credential>.")
     price: Price = Price()
     limits: Limits = Limits()
+    policy: Policy = Policy()
     max_output_tokens: Annotated[int, Field(ge=1, le=10**7, strict=True)] | None = None
 
 
 class EndpointChange(Request):
-    """Fields that are given are replaced; within ``limits`` too, null lifts a limit."""
+    """Fields that are given are replaced, within ``limits`` and ``policy`` too. A null lifts a limit; a ``policy`` of
+    null is the usual one."""
 
     limits: Limits | None = None
+    policy: Policy | None = None
 
 
 class Backend(BaseModel):

@@ -12,6 +12,12 @@ Part = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,1
 Kind = Literal["requests", "tokens", "money_nanos", "wake"]
 
 
+def credential_ref(project_id: str, credential: str | None) -> str | None:
+    """A credential belongs to the project: its reference begins with the project's id, so that nobody can have the key
+    of another project sent to an address of their own."""
+    return f"{project_id}.{credential}" if credential else None
+
+
 class KeyEntry(BaseModel):
     id: str
     sha256: str
@@ -20,6 +26,7 @@ class KeyEntry(BaseModel):
     models: list[str] | None
     cidrs: list[str] | None
     limits: Limits
+    coalesce_ms: int | None
 
 
 class ProjectEntry(BaseModel):
@@ -36,6 +43,27 @@ class BackendEntry(BaseModel):
     credential_ref: str | None
 
 
+class GuardrailEntry(BaseModel):
+    id: str
+    kind: str
+    on: list[str]
+    action: str
+    patterns: list[str]
+    url: str
+    credential_ref: str | None
+    timeout_ms: int
+    fail_open: bool
+    window_chars: int
+
+
+class PolicyEntry(BaseModel):
+    routing: str
+    retries: int
+    cache_ttl_s: int
+    coalesce_ms: int
+    guardrails: list[GuardrailEntry]
+
+
 class EndpointEntry(BaseModel):
     name: str
     project_ids: list[str]
@@ -43,6 +71,7 @@ class EndpointEntry(BaseModel):
     price: Price
     limits: Limits
     max_output_tokens: int | None
+    policy: PolicyEntry
 
 
 class ConfigDocument(BaseModel):

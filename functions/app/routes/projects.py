@@ -110,7 +110,7 @@ def get_endpoint(project_id: Id, name: Id, request: Request, response: Response,
 def change_endpoint(
     project_id: Id, name: Id, body: EndpointChange, request: Request, response: Response, principal: Deployer
 ) -> Endpoint:
-    """Set or lift the limits of an endpoint; gateways follow within two seconds."""
+    """Set or lift the limits of an endpoint, change its policy; gateways follow within two seconds."""
     endpoint = endpoints.change(project_id, name, body, principal, lambda now: require_match(request, tag_of(now)))
     response.headers["etag"] = tag_of(endpoint)
     return endpoint

@@ -9,10 +9,12 @@ from foundry_core.events import Event, new_event
 from foundry_core.ids import new_id
 from foundry_core.principal import Principal
 
+from functions.app.policy import Policy
 from functions.app.schemas import Backend, Endpoint, EndpointChange, EndpointCreate, PublishedEndpoint
 from functions.app.services.projects import merged
 from functions.app.store import endpoints as store
 from functions.app.store.table import optimistic
+from functions.app.wire import credential_ref
 
 
 class NameTaken(Conflict):
@@ -42,29 +44,38 @@ def change(
 
     def apply(endpoint: PublishedEndpoint) -> tuple[PublishedEndpoint, Event] | None:
         check(endpoint.public())
-        if "limits" not in request.model_fields_set:
+        if not request.model_fields_set:
             return None
-        after = endpoint.model_copy(update={"limits": merged(endpoint.limits, request.limits)})
+        after = changed(endpoint, request)
         return after, _event("changed", after, principal.user_id)
 
     return store.update(name, apply).public()
 
 
-def create(project_id: str, request: EndpointCreate, principal: Principal) -> Endpoint:
-    """An endpoint that an external provider answers. ``NameTaken`` when there is one of the name.
+def changed(endpoint: PublishedEndpoint, request: EndpointChange) -> PublishedEndpoint:
+    """Fields that were given replace those of the endpoint."""
+    fields: dict[str, Any] = {}
+    if "limits" in request.model_fields_set:
+        fields["limits"] = merged(endpoint.limits, request.limits)
+    if "policy" in request.model_fields_set:
+        given = request.policy.model_dump(exclude_unset=True) if request.policy else Policy().model_dump()
+        fields["policy"] = Policy(**{**endpoint.policy.model_dump(), **given})
+    return endpoint.model_copy(update=fields)
 
-    A credential belongs to the project: its reference begins with the project's id, so that nobody can have the key of
-    another project sent to an address of their own."""
+
+def create(project_id: str, request: EndpointCreate, principal: Principal) -> Endpoint:
+    """An endpoint that an external provider answers. ``NameTaken`` when there is one of the name."""
     if store.find(request.name) is not None:
         raise NameTaken(f"There is an endpoint {request.name} already.", next_action="Choose another name.")
     backend_id = new_id("ext")
     backend = Backend(
         id=backend_id, deployment_id=backend_id, url=request.url, model=request.model, provider=request.provider,
-        credential_ref=f"{project_id}.{request.credential}" if request.credential else None,
+        credential_ref=credential_ref(project_id, request.credential),
     )  # fmt: skip
     endpoint = PublishedEndpoint(
         id=new_id("ep"), name=request.name, project_id=project_id, model_id=None, deployment_ids=[backend_id],
-        provider=request.provider, price=request.price, limits=request.limits, created_at_ms=now_ms(),
+        provider=request.provider, price=request.price, limits=request.limits, policy=request.policy,
+        created_at_ms=now_ms(),
         max_output_tokens=request.max_output_tokens, backends=[backend],
     )  # fmt: skip
     store.insert(endpoint, backend_id, _event("published", endpoint, principal.user_id))
@@ -100,7 +111,8 @@ def _renewed(
     if known.deployment_ids != [deployment_id]:
         raise NameTaken(f"The endpoint {wanted.name} is served by another deployment.",
                         next_action="Deploy under another name.")  # fmt: skip
-    same = wanted.model_copy(update={"id": known.id, "created_at_ms": known.created_at_ms, "limits": known.limits})
+    kept = {name: getattr(known, name) for name in ("id", "created_at_ms", "limits", "policy")}
+    same = wanted.model_copy(update=kept)
     return None if same == known else (same, _event("published", same, deployment_id))
 
 

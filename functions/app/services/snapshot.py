@@ -6,7 +6,16 @@ from functools import lru_cache
 from functions.app.schemas import Key, Limits, PublishedEndpoint
 from functions.app.store import config as store
 from functions.app.store.config import Config, Version
-from functions.app.wire import BackendEntry, ConfigDocument, EndpointEntry, KeyEntry, ProjectEntry
+from functions.app.wire import (
+    BackendEntry,
+    ConfigDocument,
+    EndpointEntry,
+    GuardrailEntry,
+    KeyEntry,
+    PolicyEntry,
+    ProjectEntry,
+    credential_ref,
+)
 
 _NONE = Limits()
 
@@ -44,7 +53,7 @@ def document(config: Config) -> ConfigDocument:
 def _key(key: Key, sha256: str) -> KeyEntry:
     return KeyEntry(
         id=key.id, sha256=sha256, project_id=key.project_id, expires_at_ms=key.expires_at_ms, models=key.models,
-        cidrs=key.cidrs, limits=key.limits,
+        cidrs=key.cidrs, limits=key.limits, coalesce_ms=key.coalesce_ms,
     )  # fmt: skip
 
 
@@ -52,8 +61,19 @@ def _endpoint(endpoint: PublishedEndpoint) -> EndpointEntry:
     tier = [BackendEntry(**backend.model_dump(include=set(BackendEntry.model_fields))) for backend in endpoint.backends]
     return EndpointEntry(
         name=endpoint.name, project_ids=[endpoint.project_id], tiers=[tier], price=endpoint.price,
-        limits=endpoint.limits, max_output_tokens=endpoint.max_output_tokens,
+        limits=endpoint.limits, max_output_tokens=endpoint.max_output_tokens, policy=_policy(endpoint),
     )  # fmt: skip
+
+
+def _policy(endpoint: PublishedEndpoint) -> PolicyEntry:
+    guardrails = [
+        GuardrailEntry(
+            **guardrail.model_dump(exclude={"credential", "url"}), url=guardrail.url or "",
+            credential_ref=credential_ref(endpoint.project_id, guardrail.credential),
+        )
+        for guardrail in endpoint.policy.guardrails
+    ]  # fmt: skip
+    return PolicyEntry(**endpoint.policy.model_dump(exclude={"guardrails"}), guardrails=guardrails)
 
 
 def _limits(config: Config) -> dict[str, Limits]:

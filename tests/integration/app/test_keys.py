@@ -42,6 +42,7 @@ def test_a_gateway_sees_a_key_as_it_is_and_not_after_it_was_revoked(call: Call, 
         "id": key["id"], "sha256": hashlib.sha256(key["secret"].encode()).hexdigest(), "project_id": project,
         "expires_at_ms": None, "models": ["chat", "org/adapter-v2"], "cidrs": ["10.0.0.0/8"],
         "limits": {"requests_per_minute": 60, "tokens_per_minute": None, "budget_nanos": 5_000_000_000},
+        "coalesce_ms": None,
     }]  # fmt: skip
     call("DELETE", f"/projects/{project}/keys/{key['id']}").ok(204)
     assert gateway("GET", "/gateway/config").ok()["keys"] == []

@@ -1,6 +1,7 @@
 """`foundry endpoints`: what is sent for an external provider."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -42,3 +43,44 @@ def test_an_endpoint_is_added_and_its_key_explained(signed_in: Profile, monkeypa
     assert path == "/projects/prj_1/endpoints"
     assert body["price"] == {"input_nanos_per_token": 3000, "output_nanos_per_token": 0}
     assert (body["provider"], body["credential"], body["model"]) == ("anthropic", "k", "m")
+
+
+@pytest.fixture
+def asked(signed_in: Profile, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Any]]:
+    """What the platform is asked about an endpoint; it says what it was told."""
+    asked: list[tuple[str, str, Any]] = []
+
+    def platform(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/projects":
+            return httpx.Response(200, json={"items": [{"id": "prj_1", "name": "alpha"}], "next_cursor": None})
+        body = json.loads(request.content) if request.content else {"policy": {"cache_ttl_s": 0}}
+        asked.append((request.method, request.url.path, body))
+        return httpx.Response(200, json=body)
+
+    monkeypatch.setattr("foundry_cli.endpoints.Api", lambda: Api(signed_in, httpx.MockTransport(platform)))
+    return asked
+
+
+def test_a_policy_is_shown(asked: list[Any]) -> None:
+    result = CliRunner().invoke(endpoints_app, ["policy", "chat"])
+    assert result.exit_code == 0 and json.loads(result.output) == {"cache_ttl_s": 0}
+    assert [one[:2] for one in asked] == [("GET", "/projects/prj_1/endpoints/chat")]
+
+
+def test_only_what_is_given_of_a_policy_changes(asked: list[Any], tmp_path: Path) -> None:
+    rules = [{"id": "mail", "kind": "pii", "patterns": ["email"]}]
+    (tmp_path / "rules.json").write_text(json.dumps(rules))
+    arguments = ["policy", "chat", "--cache", "0", "--guardrails", str(tmp_path / "rules.json")]
+    result = CliRunner().invoke(endpoints_app, arguments)
+    assert result.exit_code == 0, result.output
+    policy = {"cache_ttl_s": 0, "guardrails": rules}
+    assert asked == [("PATCH", "/projects/prj_1/endpoints/chat", {"policy": policy})]
+    assert json.loads(result.output) == policy
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "not JSON"), ("{}", "a list of guardrails")])
+def test_a_file_without_guardrails_is_said(asked: list[Any], tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "rules.json").write_text(text)
+    result = CliRunner().invoke(endpoints_app, ["policy", "chat", "--guardrails", str(tmp_path / "rules.json")])
+    assert isinstance(result.exception, CliError) and said in str(result.exception)
+    assert asked == []

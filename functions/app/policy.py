@@ -1,0 +1,74 @@
+"""What gateways do with the requests of an endpoint, as far as its owner decides (docs/gateway.md)."""
+
+import re
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
+
+from functions.app.fields import Name, OutsideUrl
+
+Routing = Literal["weighted", "least_outstanding", "prefix_affinity", "predicted_latency"]
+PersonalData = Literal["email", "phone", "iban", "credit_card", "us_ssn", "ip_address", "secret"]
+Direction = Literal["input", "output"]
+CoalesceMs = Annotated[int, Field(ge=0, le=1000, strict=True)]
+_Pattern = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+_PII = frozenset(get_args(PersonalData))
+_CALLED = ("http", "bedrock")
+_PATTERN_CHARS = 50_000  # an endpoint is one item of the table
+_MONTH_S = 31 * 24 * 3600
+
+
+class Guardrail(BaseModel, extra="forbid"):
+    """``pii`` finds personal data (``patterns``: of which kinds, none means all), ``deny`` words, ``regex`` patterns;
+    ``http`` and ``bedrock`` ask a scanner. Gateways run patterns in linear time: no look-around, back-reference or
+    anchor; an endpoint whose guardrails a gateway cannot use is closed."""
+
+    id: Name
+    kind: Literal["pii", "deny", "regex", "http", "bedrock"]
+    on: Annotated[list[Direction], Field(min_length=1, max_length=2)] = ["input", "output"]
+    action: Literal["block", "redact", "observe"] = "block"
+    patterns: Annotated[list[_Pattern], Field(max_length=500)] = []
+    url: OutsideUrl | None = None
+    credential: Name | None = Field(None, description="Gateways read it from the file <project id>.<credential>.")
+    timeout_ms: Annotated[int, Field(ge=1, le=60_000, strict=True)] = 2000
+    fail_open: bool = Field(False, description="Let pass what the scanner does not answer for.")
+    window_chars: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1000
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Guardrail":
+        if (self.url is not None) != (self.kind in _CALLED):
+            raise ValueError("url is for the kinds http and bedrock, and needed there")
+        if self.kind in ("deny", "regex") and not any(pattern.strip() for pattern in self.patterns):
+            raise ValueError(f"a guardrail of the kind {self.kind} needs patterns")
+        if self.kind == "pii" and not _PII.issuperset(self.patterns):
+            raise ValueError(f"patterns of the kind pii are some of {', '.join(sorted(_PII))}")
+        if self.kind == "regex":
+            _refuse_broken(self.patterns)
+        return self
+
+
+def _refuse_broken(patterns: list[str]) -> None:
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"{pattern!r} is not a pattern: {error}") from None
+
+
+def _sound(guardrails: list[Guardrail]) -> list[Guardrail]:
+    if len({guardrail.id for guardrail in guardrails}) < len(guardrails):
+        raise ValueError("two guardrails have the same id")
+    if sum(len(pattern) for guardrail in guardrails for pattern in guardrail.patterns) > _PATTERN_CHARS:
+        raise ValueError(f"all patterns together may have {_PATTERN_CHARS:,} characters")
+    return guardrails
+
+
+class Policy(BaseModel, extra="forbid"):
+    """``cache_ttl_s``: how long answers are kept and repeated, 0 for not at all. ``coalesce_ms``: how long chunks of a
+    stream may wait for each other while a gateway is busy."""
+
+    routing: Routing = "least_outstanding"
+    retries: Annotated[int, Field(ge=0, le=10, strict=True)] = 2
+    cache_ttl_s: Annotated[int, Field(ge=0, le=_MONTH_S, strict=True)] = 0
+    coalesce_ms: CoalesceMs = 0
+    guardrails: Annotated[list[Guardrail], Field(max_length=32), AfterValidator(_sound)] = []

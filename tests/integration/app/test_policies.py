@@ -1,0 +1,93 @@
+"""What an endpoint's owner has gateways do: set by request, kept, and understood by the gateway itself."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from gateway.core.snapshot import load
+from gateway.core.wire import Guardrail
+
+Call = Callable[..., Any]
+MADE = {"name": "chat", "provider": "openai", "url": "https://api.example.com", "model": "m"}
+RULES = [
+    {"id": "no-mail", "kind": "pii", "patterns": ["email"], "action": "redact"},
+    {"id": "words", "kind": "deny", "patterns": ["blue moon"], "on": ["output"]},
+    {"id": "orders", "kind": "regex", "patterns": [r"\bORD-\d{4,8}\b"], "action": "observe"},
+    {"id": "scan", "kind": "http", "url": "https://scan.example.com/v1", "credential": "scan", "fail_open": True},
+]
+
+
+@pytest.fixture
+def path(call: Call, project: str) -> str:
+    call("POST", f"/projects/{project}/endpoints", MADE).ok(201)
+    return f"/projects/{project}/endpoints/chat"
+
+
+def test_an_endpoint_has_the_usual_policy(call: Call, path: str) -> None:
+    usual = {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "guardrails": []}
+    assert call("GET", path).ok()["policy"] == usual
+
+
+def test_fields_that_are_given_are_replaced(call: Call, path: str) -> None:
+    call("PATCH", path, {"policy": {"cache_ttl_s": 60, "guardrails": RULES}}, "developer").ok()
+    changed = call("PATCH", path, {"policy": {"coalesce_ms": 5}}).ok()["policy"]
+    assert (changed["cache_ttl_s"], changed["coalesce_ms"], len(changed["guardrails"])) == (60, 5, 4)
+    assert call("GET", path).ok()["policy"] == changed
+    assert call("PATCH", path, {"policy": {"guardrails": []}}).ok()["policy"]["guardrails"] == []
+    assert call("PATCH", path, {"policy": None}).ok()["policy"]["cache_ttl_s"] == 0
+    assert call("PATCH", path, {"limits": {"budget_nanos": 5}}).ok()["policy"]["coalesce_ms"] == 0
+
+
+def test_an_endpoint_can_be_made_with_its_policy(call: Call, project: str) -> None:
+    body = {**MADE, "policy": {"routing": "weighted", "guardrails": RULES[:1]}}
+    made = call("POST", f"/projects/{project}/endpoints", body).ok(201)
+    assert made["policy"]["routing"] == "weighted" and made["policy"]["guardrails"][0]["id"] == "no-mail"
+
+
+def test_the_gateway_can_use_every_policy(call: Call, project: str, path: str, gateway: Call) -> None:
+    """Both sides of the wire contract at once."""
+    call("PATCH", path, {"policy": {"cache_ttl_s": 60, "coalesce_ms": 7, "guardrails": RULES}}).ok()
+    call("POST", f"/projects/{project}/keys", {"name": "slow", "coalesce_ms": 40}).ok(201)
+    snapshot = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode())
+    endpoint = snapshot.endpoints["chat"]
+    assert (endpoint.policy.cache_ttl_s, endpoint.policy.coalesce_ms, endpoint.guard_problem) == (60, 7, "")
+    assert endpoint.policy.guardrails[0] == Guardrail("no-mail", "pii", action="redact", patterns=["email"])
+    scan = endpoint.policy.guardrails[3]
+    assert (scan.url, scan.credential_ref, scan.fail_open) == ("https://scan.example.com/v1", f"{project}.scan", True)
+    assert [key.coalesce_ms for key in snapshot.keys.values()] == [40]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"cache_ttl_s": -1}, "cache_ttl_s"),
+        ({"coalesce_ms": 1001}, "coalesce_ms"),
+        ({"routing": "random"}, "routing"),
+        ({"fallbacks": ["x"]}, "fallbacks"),
+        ({"guardrails": [{"id": "a", "kind": "pii", "patterns": ["shoe size"]}]}, "email"),
+        ({"guardrails": [{"id": "a", "kind": "deny"}]}, "needs patterns"),
+        ({"guardrails": [{"id": "a", "kind": "regex", "patterns": ["(a"]}]}, "not a pattern"),
+        ({"guardrails": [{"id": "a", "kind": "http"}]}, "url"),
+        ({"guardrails": [{"id": "a", "kind": "http", "url": "http://169.254.169.254/latest"}]}, "https URL"),
+        ({"guardrails": [{"id": "a", "kind": "pii", "url": "https://a.example.com"}]}, "url"),
+        ({"guardrails": [{"id": "a", "kind": "pii", "credential": "../x"}]}, "credential"),
+        ({"guardrails": [{"id": "a", "kind": "pii"}, {"id": "a", "kind": "pii"}]}, "same id"),
+        ({"guardrails": [{"id": "a", "kind": "deny", "patterns": ["x" * 500] * 101}]}, "50,000 characters"),
+    ],
+)
+def test_what_a_gateway_could_not_use_is_refused(call: Call, path: str, policy: dict[str, Any], said: str) -> None:
+    problem = call("PATCH", path, {"policy": policy}).problem(422, "invalid_request")
+    assert said in json.dumps(problem)
+    assert call("GET", path).ok()["policy"]["guardrails"] == []
+
+
+def test_a_deployment_that_moves_keeps_its_policy(call: Call, project: str) -> None:
+    from functions.app.services import endpoints
+
+    facts = {"deployment_id": "dep_1", "endpoint_name": "own", "project_id": project, "model_id": "mdl_1"}
+    endpoints.publish(facts, {"upstreams": ["http://a:1"]})
+    path = f"/projects/{project}/endpoints/own"
+    call("PATCH", path, {"policy": {"cache_ttl_s": 9}}).ok()
+    endpoints.publish(facts, {"upstreams": ["http://b:1"]})
+    assert call("GET", path).ok()["policy"]["cache_ttl_s"] == 9
