@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from foundry_core.runs import Run, RunError
 from foundry_sim.search.plans import (
     BlockedConfiguration,
+    CalibrationPoint,
     Confidence,
     HardwareSuggestion,
     LoraSettings,
@@ -19,6 +20,7 @@ from foundry_sim.search.plans import (
     ServiceLevels,
     Workload,
 )
+from foundry_sim.search.queries import NodeConfiguration, Recommendation
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -67,6 +69,92 @@ class SimulationCreate(BaseModel):
     seed: int = Field(0, ge=0, le=2**31)
 
 
+class Measured(BaseModel):
+    """Means in ms; what was not measured stays null."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ttft_ms: float | None = Field(None, gt=0, le=1e9)
+    tpot_ms: float | None = Field(None, gt=0, le=1e9)
+
+
+class MeasuredPoint(BaseModel):
+    """``request`` is a row of ``foundry sim predict``: model, device, engine, tp, isl, osl, load and so on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: dict[str, Any]
+    measured: Measured
+
+
+class PointsAdd(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    points: Annotated[list[MeasuredPoint], Field(min_length=1, max_length=100)]
+
+
+class CalibrationRevert(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = Field(ge=0)
+
+
+class CalibrationVersion(BaseModel):
+    """A version never changes; going back makes a new one. Version 0 holds no points."""
+
+    version: int
+    point_count: int
+    reverts_to: int | None = None
+    created_by: str = ""
+    created_at_ms: int = 0
+
+
+class Calibration(CalibrationVersion):
+    """Own measurements of a project beside what was predicted for them; simulations of the project are tightened by
+    the points near each configuration."""
+
+    points: list[CalibrationPoint] = []
+
+
+class CalibrationVersionPage(BaseModel):
+    items: list[CalibrationVersion]
+    next_cursor: str | None = None
+
+
+class PredictionsAsk(BaseModel):
+    """Rows of ``foundry sim predict``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    requests: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=200)]
+    method: Method = "regressor"
+
+
+class PredictionList(BaseModel):
+    """One answer per request, in order; ``error`` says why one has none."""
+
+    items: list[dict[str, Any]]
+    calibration_version: int
+
+
+class NodeConfigurationList(BaseModel):
+    items: list[NodeConfiguration]
+
+
+class RecommendationsAsk(BaseModel):
+    """Which device group serves each model cheapest, under the lengths and limits of a workload class?"""
+
+    model_config = ConfigDict(extra="forbid")
+
+    models: Annotated[list[Name], Field(min_length=1, max_length=20)]
+    device_groups: Annotated[list[DeviceGroup], Field(min_length=1, max_length=64)]
+    workload_class: Name = "chat"
+
+
+class RecommendationList(BaseModel):
+    items: list[Recommendation]
+
+
 class SimulationStatus(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
@@ -110,6 +198,7 @@ class Simulation(BaseModel):
     created_by: str
     created_at_ms: int
     completed_at_ms: int | None = None
+    calibration_version: int = 0
     version: int = 0
 
 

@@ -13,20 +13,22 @@ from foundry_core.sizes import check_storable
 from foundry_sim.errors import SimulatorError
 from foundry_sim.facts import devices
 from foundry_sim.facts.architecture import Architecture, ArchitectureError, from_config
-from foundry_sim.facts.architectures.catalogue import config_of
 from foundry_sim.search.launch import ENGINES
 from foundry_sim.search.plans import DeviceGroup as SimGroup
 from foundry_sim.search.plans import Plan, SimulationRequest, SimulationResult
+from foundry_sim.search.queries import NodeConfiguration, Recommendation, node_configurations, recommend
 from foundry_sim.search.search import check, simulate
 from pydantic import ValidationError
 
-from functions.sim import store
-from functions.sim.errors import InvalidInput, ModelNotFound
+from functions.sim import calibrations, store
+from functions.sim.errors import InvalidInput
+from functions.sim.names import known_config
 from functions.sim.schemas import (
     Device,
     DevicePage,
     ModelRef,
     Outcome,
+    RecommendationsAsk,
     Simulation,
     SimulationCreate,
     SimulationDetail,
@@ -53,12 +55,13 @@ def create(project_id: str, request: SimulationCreate, user_id: str) -> tuple[Si
     """Raises ``ModelNotFound``, ``Invalid`` (``config_invalid``, ``no_devices``), ``InvalidInput``, ``TooLarge``."""
     check_storable(request.model_dump(), what="simulation", max_bytes=MAX_REQUEST_BYTES)
     resolved(request)
+    known = calibrations.current(project_id).version
     reference = request.model if isinstance(request.model, ModelRef) else None
     simulation = Simulation(
         id=new_id("sim"), project_id=project_id, status=SimulationStatus.RUNNING,
         model_id=reference.id if reference else None, model_name=reference.name if reference else str(request.model),
         workload=request.workload, service_levels=request.service_levels, purchase=request.purchase,
-        created_by=user_id, created_at_ms=now_ms(),
+        calibration_version=known, created_by=user_id, created_at_ms=now_ms(),
     )  # fmt: skip
     store.insert(simulation, request, _event(simulation, "created"))
     run = runs.create("simulate", subject_id=simulation.id, created_by=user_id, project_id=project_id)
@@ -73,6 +76,12 @@ def _event(simulation: Simulation, what: str, **data: Any) -> Event:
     facts = {"simulation_id": simulation.id, "project_id": simulation.project_id, "model": simulation.model_name}
     name = f"foundry.simulation.{what}.v1"
     return new_event(name, source="sim", subject=simulation.id, data={**facts, **data})
+
+
+def resolved_for(simulation: Simulation) -> SimulationRequest:
+    """The request of a simulation, with the measurements that its project had when it was asked."""
+    points = calibrations.at(simulation.project_id, simulation.calibration_version).points
+    return resolved(store.load_request(simulation.id)).model_copy(update={"calibration": points})
 
 
 def resolved(request: SimulationCreate) -> SimulationRequest:
@@ -110,7 +119,7 @@ def _model(request: SimulationCreate) -> tuple[dict[str, Any], Architecture]:
     if isinstance(request.model, ModelRef):
         config, name = request.model.config, request.model.name
     else:
-        config, name = _known_config(request.model), request.model
+        config, name = known_config(request.model), request.model
     try:
         return {**config, "_name_or_path": name}, from_config(config, name)
     except ArchitectureError as error:
@@ -118,18 +127,32 @@ def _model(request: SimulationCreate) -> tuple[dict[str, Any], Architecture]:
                       errors=[{"field": "model.config", "detail": str(error)}]) from error  # fmt: skip
 
 
-def _known_config(name: str) -> dict[str, Any]:
-    try:
-        return config_of(name)
-    except ArchitectureError as error:
-        advice = "Register it with its config.json, and send it as model."
-        raise ModelNotFound(f"{name!r} is not a model that Foundry ships with.", next_action=advice) from error
-
-
 def search(request: SimulationRequest) -> SimulationResult:
     """Raises ``InvalidInput`` for what the simulator cannot understand. Infeasible is a result."""
     try:
         return simulate(request)
+    except SimulatorError as error:
+        raise InvalidInput(str(error)) from error
+
+
+def layouts(request: SimulationCreate) -> list[NodeConfiguration]:
+    """Every valid way to lay the model out on the request's groups. Raises as ``create``."""
+    try:
+        return node_configurations(resolved(request))
+    except SimulatorError as error:
+        raise InvalidInput(str(error)) from error
+
+
+def recommendations(asked: RecommendationsAsk) -> list[Recommendation]:
+    """For each model the cheapest group; one that none can serve says so in its own item."""
+    groups = [_group(group) for group in asked.device_groups if group.device and group.nodes]
+    if not groups:
+        raise Invalid("No device group has a known device and a ready node.", code="no_devices",
+                      next_action="GET /devices lists the known ones.")  # fmt: skip
+    for name in asked.models:
+        known_config(name)
+    try:
+        return recommend(asked.models, groups, asked.workload_class)
     except SimulatorError as error:
         raise InvalidInput(str(error)) from error
 

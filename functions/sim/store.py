@@ -12,7 +12,7 @@ from foundry_core.table import Item, conflicts, meta, page, write
 from foundry_sim.search.plans import Plan
 from pynamodb.attributes import JSONAttribute
 
-from functions.sim.schemas import Outcome, Simulation, SimulationCreate
+from functions.sim.schemas import Calibration, Outcome, Simulation, SimulationCreate
 
 _TRIES = 8
 
@@ -34,6 +34,10 @@ class OutcomeItem(SimTable, discriminator="outcome"):
 
 
 class PlanItem(SimTable, discriminator="plan"):
+    data = JSONAttribute()
+
+
+class CalibrationItem(SimTable, discriminator="calibration"):
     data = JSONAttribute()
 
 
@@ -104,6 +108,39 @@ def put_result(simulation_id: str, outcome: Outcome, plans: Sequence[Plan]) -> N
     with PlanItem.batch_write() as batch:
         for rank, plan in enumerate(plans):
             batch.save(PlanItem(pk, f"PLAN#{rank:04d}", data=plan.model_dump(mode="json")))
+
+
+def insert_calibration(project_id: str, calibration: Calibration) -> Calibration:
+    """Raises ``Conflict`` when this version is there already."""
+    item = CalibrationItem(_pk(project_id), _version_key(calibration.version), data=calibration.model_dump(mode="json"))
+    with conflicts(f"There is a calibration version {calibration.version} already."):
+        write(create=[item])
+    return calibration
+
+
+def load_calibration(project_id: str, version: int) -> Calibration:
+    try:
+        item = CalibrationItem.get(_pk(project_id), _version_key(version), consistent_read=True)
+    except CalibrationItem.DoesNotExist as error:
+        raise NotFound(f"There is no calibration version {version}.", code="calibration_not_found") from error
+    return Calibration(**item.data)
+
+
+def newest_calibration(project_id: str) -> Calibration | None:
+    items, _ = calibration_page(project_id, 1, None)
+    return items[0] if items else None
+
+
+def calibration_page(project_id: str, limit: int, cursor: str | None) -> tuple[list[Calibration], str | None]:
+    """Newest first."""
+    items, following = page(
+        CalibrationItem, _pk(project_id), prefix="CALIBRATION#", limit=limit, cursor=cursor, newest_first=True
+    )
+    return [Calibration(**item.data) for item in items], following
+
+
+def _version_key(version: int) -> str:
+    return f"CALIBRATION#{version:08d}"
 
 
 def _pk(project_id: str) -> str:

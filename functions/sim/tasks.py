@@ -4,16 +4,20 @@ from foundry_core.tasks import Output, TaskContext, Tasks
 from foundry_sim.search.plans import Plan, SimulationResult
 
 from functions.sim import service, store
-from functions.sim.schemas import Outcome
+from functions.sim.schemas import Outcome, Simulation
 
 tasks = Tasks("sim")
+
+
+def _simulation(context: TaskContext) -> Simulation:
+    return store.load(context.run.project_id or "", context.run.subject_id)
 
 
 @tasks.task("resolve_inputs")
 def resolve_inputs(context: TaskContext) -> Output:
     """Look names up again: what the request named may have changed since. Raises ``ModelNotFound``."""
-    request = service.resolved(store.load_request(context.run.subject_id))
-    kept = request.model_dump(mode="json", exclude={"model"})
+    request = service.resolved_for(_simulation(context))
+    kept = request.model_dump(mode="json", exclude={"model", "calibration"})
     assert isinstance(request.model, dict)
     return {"request": {**kept, "model": request.model["_name_or_path"]}}
 
@@ -21,7 +25,7 @@ def resolve_inputs(context: TaskContext) -> Output:
 @tasks.task("search")
 def search(context: TaskContext) -> Output:
     """The config is read from the table again: the state of a flow is too small for it."""
-    result = service.search(service.resolved(store.load_request(context.run.subject_id)))
+    result = service.search(service.resolved_for(_simulation(context)))
     outcome = service.outcome_of(result)
     return {
         "feasible": result.feasible,

@@ -138,7 +138,9 @@ def domain_of(path: str) -> str:
     """The domain that serves ``path``, as the API stack routes it: the most specific prefix wins."""
     parts = path.strip("/").split("/")
     if parts[0] == "projects" and len(parts) > 2:
-        return {"deployments": "cluster", "simulations": "sim", "metrics": "metrics"}.get(parts[2], "app")
+        return {"deployments": "cluster", "simulations": "sim", "simulator": "sim", "metrics": "metrics"}.get(
+            parts[2], "app"
+        )
     return {"models": "model", "clusters": "cluster", "devices": "sim", "simulations": "sim"}.get(parts[0], "app")
 
 

@@ -30,6 +30,7 @@ _AS_ROLE = {"owner": "developer", "member": "developer", "viewer": "developer", 
 P = "/projects/{project_id}"
 D = f"{P}/deployments"
 S = f"{P}/simulations"
+TOOL = f"{P}/simulator"
 TABLE: dict[tuple[str, str], str] = {
     ("GET", "/me"): ROLES,
     ("GET", "/users"): "admin auditor",
@@ -79,6 +80,13 @@ TABLE: dict[tuple[str, str], str] = {
     ("POST", S): BUILDERS,
     ("GET", f"{S}/{{simulation_id}}"): READERS,
     ("GET", f"{S}/{{simulation_id}}/plans"): READERS,
+    ("GET", f"{TOOL}/calibration"): READERS,
+    ("GET", f"{TOOL}/calibration/versions"): READERS,
+    ("POST", f"{TOOL}/calibration/points"): BUILDERS,
+    ("POST", f"{TOOL}/calibration/revert"): BUILDERS,
+    ("POST", f"{TOOL}/predictions"): BUILDERS,
+    ("POST", f"{TOOL}/node-configurations"): BUILDERS,
+    ("POST", f"{TOOL}/recommendations"): BUILDERS,
     ("GET", f"{P}/metrics/usage"): READERS,
     ("GET", f"{P}/metrics/deployments/{{deployment_id}}/accuracy"): READERS,
     # Runs belong to the project in their record; ``{run_id}`` below is a run of the project.
