@@ -11,7 +11,7 @@ NULL = msgspec.Raw(b"null")
 
 
 class Message(msgspec.Struct):
-    content: msgspec.Raw = NULL
+    content: str | list[msgspec.Raw] | None = None
 
 
 class Call(msgspec.Struct):
