@@ -19,7 +19,7 @@ from stacks.constructs.function import DomainFunction
 from stacks.constructs.stack import FoundryStack
 from stacks.data import DataStack
 from stacks.identity import IdentityStack
-from stacks.metrics import METERING_PREFIX, MetricsStack
+from stacks.metrics import CAPTURES_PREFIX, METERING_PREFIX, MetricsStack
 from stacks.workflows import WorkflowsStack
 
 _LAYERS = {"model": ("sim",), "cluster": ("sim", "kube"), "sim": ("sim", "numerics"), "metrics": ("metrics",)}
@@ -69,7 +69,8 @@ class ApiStack(FoundryStack):
         app.set("USER_POOL_ID", identity.pool.user_pool_id)
         app.allow([f"cognito-idp:{action}" for action in _USER_ADMINISTRATION], identity.pool.user_pool_arn)
         app.set("METERING_BUCKET", metrics.bucket.bucket_name)
-        app.allow_objects(("s3:PutObject",), metrics.bucket_name, METERING_PREFIX)  # presigned for gateways
+        for prefix in (METERING_PREFIX, CAPTURES_PREFIX):  # presigned for gateways
+            app.allow_objects(("s3:PutObject",), metrics.bucket_name, prefix)
         self.functions["metrics"].set("CLICKHOUSE_DSN", self.config.clickhouse_dsn)
 
     def _http_api(self) -> http.HttpApi:

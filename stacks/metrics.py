@@ -17,7 +17,9 @@ from stacks.data import DataStack
 from stacks.events import EventsStack
 
 METERING_PREFIX = "metering/"
+CAPTURES_PREFIX = "captures/"
 QUARANTINE_PREFIX = "quarantine/"  # what the loader could not use
+_CAPTURES_KEPT_DAYS = 30
 _KEPT_DAYS = 400  # a year of raw batches, and time to notice
 
 
@@ -57,9 +59,13 @@ class MetricsStack(FoundryStack):
             self, "Metering", bucket_name=self.bucket_name,
             encryption=s3.BucketEncryption.S3_MANAGED, block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True, removal_policy=self.removal,
-            lifecycle_rules=[s3.LifecycleRule(
-                expiration=cdk.Duration.days(_KEPT_DAYS), abort_incomplete_multipart_upload_after=cdk.Duration.days(2)
-            )],
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    expiration=cdk.Duration.days(_KEPT_DAYS),
+                    abort_incomplete_multipart_upload_after=cdk.Duration.days(2),
+                ),
+                s3.LifecycleRule(expiration=cdk.Duration.days(_CAPTURES_KEPT_DAYS), prefix=CAPTURES_PREFIX),
+            ],
         )  # fmt: skip
         accept(bucket, "S1", "Batches are written with presigned URLs that the app domain logs.")
         self._notify(bucket, target)

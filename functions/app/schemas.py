@@ -84,6 +84,7 @@ class ProjectCreate(Request):
     name: Name
     description: Text = ""
     limits: Limits = Limits()
+    capture_bodies: bool = False
 
 
 class ProjectChange(Request):
@@ -92,6 +93,7 @@ class ProjectChange(Request):
     name: Name | None = None
     description: Text | None = None
     limits: Limits | None = None
+    capture_bodies: bool | None = None
 
 
 class Project(BaseModel):
@@ -99,6 +101,7 @@ class Project(BaseModel):
     name: str
     description: str = ""
     limits: Limits = Limits()
+    capture_bodies: bool = Field(default=False, description="Gateways keep what is asked and answered.")
     created_by: str
     created_at_ms: int
 

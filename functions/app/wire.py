@@ -32,6 +32,7 @@ class KeyEntry(BaseModel):
 class ProjectEntry(BaseModel):
     id: str
     limits: Limits
+    capture_bodies: bool
 
 
 class BackendEntry(BaseModel):
@@ -119,6 +120,7 @@ class UploadRequest(BaseModel):
     batch_id: Part
     rows: Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
     bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024, strict=True)]
+    captured: Part | None = Field(default=None, description="The project whose bodies these are; else metering rows.")
 
 
 class Upload(BaseModel):

@@ -64,7 +64,7 @@ class Attempts(Exchange):
 
     async def _reserve(self) -> None:
         try:
-            await self.hot.gateway.reserve(self)
+            await self.hot.gateway.leasing.reserve(self)
         except Rejected as problem:
             self.hot.tell_time()
             if not self.over:

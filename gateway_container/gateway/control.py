@@ -47,13 +47,19 @@ class ControlPlane:
         return _decode(content, wire.LeaseReply)
 
     async def upload(self, batch_id: str, rows: int, data: bytes) -> None:
-        """Put one gzipped batch into object storage."""
-        order = {"gateway_id": self.gateway_id, "batch_id": batch_id, "rows": rows, "bytes": len(data)}
+        """Put one gzipped batch of metering rows into object storage."""
+        await self._put({"batch_id": batch_id, "rows": rows}, data)
+
+    async def upload_captured(self, project_id: str, batch_id: str, rows: int, data: bytes) -> None:
+        """The same with captured bodies of a project."""
+        await self._put({"batch_id": batch_id, "rows": rows, "captured": project_id}, data)
+
+    async def _put(self, order: dict[str, str | int], data: bytes) -> None:
+        order |= {"gateway_id": self.gateway_id, "bytes": len(data)}
         target = _decode(await self._post("/gateway/uploads", order), wire.Upload)
-        put = self._client.build_request("PUT", target.url, content=data, headers=target.headers)
-        response = await self._send(put)
+        response = await self._send(self._client.build_request("PUT", target.url, content=data, headers=target.headers))
         if not response.is_success:
-            raise ControlPlaneAway(f"the upload of {batch_id} answered {response.status_code}")
+            raise ControlPlaneAway(f"the upload of {order['batch_id']} answered {response.status_code}")
 
     async def close(self) -> None:
         await self._client.aclose()

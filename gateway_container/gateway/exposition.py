@@ -103,6 +103,7 @@ def _extras(gateway: "Gateway") -> Iterator[Family]:
         for found, times in gateway.extras.findings.items()
     ]
     yield "guardrail_findings_total", "counter", samples
+    yield "captures_dropped_total", "counter", [("", "", gateway.extras.captures.dropped)]
     yield "shadow_copies_skipped_total", "counter", [("", "", gateway.extras.shadows.skipped)]
     cache = gateway.extras.cache
     yield "cache_hits_total", "counter", [("", "", cache.hits)]

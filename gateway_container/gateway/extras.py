@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.capture import Captures
 from gateway.core.cache import ResponseCache
 from gateway.core.cache_stage import CacheStage
 from gateway.core.exchange import Exchange
@@ -39,10 +40,16 @@ class Extras:
         self.findings: Counter[tuple[str, str, str, str]] = Counter()
         self.cache = ResponseCache(gateway.settings.cache_bytes)
         self.shadows = Shadows(gateway, gateway.settings.shadow_copies)
-        gateway.policy.stage_kinds += [self._cached, self._guardrails, self._shadowed]
+        directory, boot = gateway.directory / "captures", gateway.boot.rstrip("-")
+        self.captures = Captures(directory, boot, gateway.control.upload_captured)
+        gateway.policy.stage_kinds += [self.captures.kind, self._cached, self._guardrails, self._shadowed]
+
+    def start(self) -> None:
+        self.captures.start()
 
     async def close(self) -> None:
         await self.shadows.close()
+        await self.captures.close()
         if self._scanners is not None:
             await self._scanners.close()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 
+from gateway.clock import now_ms
 from gateway.coalescer import Coalescer
 from gateway.core.call import INFERENCE_PATHS
 from gateway.core.coalesce import Load
@@ -18,7 +19,7 @@ from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
 from gateway.header_names import HeaderNames
 from gateway.pool import Pool, Pools
-from gateway.runtime import Gateway, now_ms
+from gateway.runtime import Gateway
 from gateway.side import Side
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import httpx
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.clock import now_ms
 from gateway.core import usage as usages
 from gateway.core.exchange import Exchange
 from gateway.core.headers import TO_CLIENT, TO_STAGES, TO_UPSTREAM, client_ip, token_of
@@ -18,7 +19,7 @@ from gateway.core.snapshot import Deployment
 from gateway.core.stage import MAX_READ_BYTES, AnswerHead, Garbled
 from gateway.core.usage import StreamReader
 from gateway.reference_pipeline import ReferencePipeline
-from gateway.runtime import Gateway, now_ms
+from gateway.runtime import Gateway
 
 Result = TypeVar("Result")
 
@@ -84,7 +85,7 @@ class Inference:
         self.policy.authorise(exchange, token_of(self.named), address)
         body = await self._read_body()
         if self.policy.admit(exchange, body, self.named.get(b"content-type", b""), now_ms()) is not None:
-            await self.gateway.reserve(exchange)
+            await self.gateway.leasing.reserve(exchange)
         assert exchange.endpoint is not None
         if exchange.endpoint.stages:
             self.pipeline = ReferencePipeline(self, exchange.endpoint.stages)

@@ -7,16 +7,17 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 from isal import igzip
 
-from gateway.core.shapes import Row
 from gateway.journal import RowSegment, read_rows
 
 log = logging.getLogger("gateway.metering")
 encode_rows = msgspec.json.Encoder().encode_lines
 MAX_BACKOFF_S = 30.0
+Record = TypeVar("Record", bound=msgspec.Struct)
 Upload = Callable[[str, int, bytes], Awaitable[None]]
 
 
@@ -42,7 +43,7 @@ class Batch:
             self.path.unlink(missing_ok=True)
 
 
-class Meter:
+class Meter(Generic[Record]):
     """Takes rows, makes batches, uploads them in order. Nothing is removed before its upload has succeeded."""
 
     def __init__(self, directory: Path, boot: str, upload: Upload, batch_rows: int, flush_s: float) -> None:
@@ -50,19 +51,19 @@ class Meter:
         self.boot = boot
         self.batch_rows = batch_rows
         self.flush_s = flush_s
-        self.observe: Callable[[list[Row], bytes], None] = lambda rows, lines: None
+        self.observe: Callable[[list[Record], bytes], None] = lambda rows, lines: None
         self.rows = 0
         self.uploaded = 0
         self.waiting: deque[Batch] = deque(Batch(p.stem, p) for p in sorted(directory.glob("*.rows")))
         self._upload = upload
         self._number = 0
-        self._fresh: list[Row] = []
+        self._fresh: list[Record] = []
         self._batch_id = ""
         self._full = asyncio.Event()
         self._uploading = asyncio.Lock()
         self._segment = self._open()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Record) -> None:
         """Take a row; those of one turn of the event loop are written together."""
         if not self._fresh:
             asyncio.get_running_loop().call_soon(self.write)

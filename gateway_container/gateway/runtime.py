@@ -11,11 +11,10 @@ from pathlib import Path
 
 import httpx
 
+from gateway.clock import now_ms
 from gateway.control import ControlPlane, ControlPlaneAway
-from gateway.core import wire
 from gateway.core.exchange import Exchange
 from gateway.core.health import eject_outliers
-from gateway.core.lease import Lease, Scope
 from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Row
@@ -24,20 +23,13 @@ from gateway.core.stage import Header, Outgoing
 from gateway.credentials import Credentials, NoCredential
 from gateway.extras import Extras
 from gateway.geoip import Countries
-from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot
+from gateway.journal import DirectoryLock, LeaseJournal
+from gateway.leasing import SWEEP_S, Leasing
 from gateway.metering import Meter
 from gateway.observability import Observability
 from gateway.settings import Settings
 
 log = logging.getLogger("gateway")
-LEASE_GAP_S = 0.02
-RETRY_S = 0.2
-SWEEP_S = 1.0
-LAST_SEQ = 2**53 - 1
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class Gateway:
@@ -53,14 +45,12 @@ class Gateway:
         if settings.geoip_file is not None:
             self.policy.blocking.country_of = Countries(settings.geoip_file)
         self.observability = Observability(settings)
-        self.meter = Meter(self.directory, self.boot.rstrip("-"), self._upload, settings.batch_rows, settings.flush_s)
+        self.journal = LeaseJournal(self.directory / "leases")
+        self.leasing = Leasing(self.policy, self.control, self.journal, settings.lease_wait_s)
+        boot = self.boot.rstrip("-")
+        self.meter: Meter[Row] = Meter(self.directory, boot, self.leasing.upload, settings.batch_rows, settings.flush_s)
         self.meter.observe = self.observability.add
         self.emit: Callable[[Row], None] = self.meter.add
-        self.journal = LeaseJournal(self.directory / "leases")
-        self._left_behind = [
-            wire.LeaseRequest(slot.scope, slot.kind, slot.lease_id, LAST_SEQ, at_risk, 0, at_risk, close=True)
-            for slot, at_risk in self.journal.left_behind
-        ]
         self.trusted_proxies = tuple(ip_network(cidr, strict=False) for cidr in settings.trusted_proxies)
         self.draining = False
         self.config_errors = 0
@@ -68,17 +58,10 @@ class Gateway:
         self.open_connections: Callable[[], int] = lambda: 0
         self.on_swap: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._nudged = asyncio.Event()
-        self._answered: asyncio.Future[None] | None = None
-        self._later: asyncio.TimerHandle | None = None
         self._swapped: asyncio.Future[None] | None = None
         self._held: dict[str, int] = {}  # requests that wait for a deployment to wake
         self._credentials = Credentials(settings.gateway_token, settings.credentials_dir)
         self.extras = Extras(self)
-        book = self.policy.book
-        book.nudge = self._nudged.set
-        book.opened = self._journal_lease
-        book.closed = lambda lease: self.journal.close(lease.id)
 
     @property
     def snapshot_path(self) -> Path:
@@ -88,8 +71,9 @@ class Gateway:
         """Load the config (from the control plane, else from the disk copy) and start the background tasks."""
         if not await self._poll_once() and self.policy.snapshot is None:
             self._load_disk_copy()
-        for work in (self._poll, self._lease, self.meter.run, self._watch, *self.observability.work()):
-            self._tasks.append(asyncio.create_task(work(), name=f"gateway {work.__name__}"))
+        self.extras.start()
+        for work in (self._poll, self.leasing.run, self.meter.run, self._watch, *self.observability.work()):
+            self._tasks.append(asyncio.create_task(work(), name=f"gateway {work.__qualname__}"))
 
     async def stop(self) -> None:
         """Give leases back and upload what was metered; what cannot be uploaded stays in the spool."""
@@ -97,8 +81,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.extras.close()
-        self.policy.book.close_all()
-        await self._exchange_leases(sweep=True)
+        await self.leasing.close()
         await self.meter.drain()
         await self.observability.close()
         self.journal.drop()
@@ -159,85 +142,6 @@ class Gateway:
             self.take(self.snapshot_path.read_bytes())
         except OSError:
             log.warning("no disk copy of the config: waiting for the control plane")
-
-    # --- leases -------------------------------------------------------------------------------------------------
-
-    async def reserve(self, exchange: Exchange) -> None:
-        """Hold the worst case, waiting for a lease where one may come. Raises Rejected."""
-        policy = self.policy
-        deadline_s = time.monotonic() + self.settings.lease_wait_s
-        short = policy.reserve(exchange, now_ms()) if exchange.plan else None
-        while short is not None:
-            policy.refuse_short(short, now_ms())
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
-                raise Rejected("budget_unavailable", retry_after_s=1)
-            await self._next_answer(left_s)
-            short = policy.reserve(exchange, now_ms())
-
-    async def _next_answer(self, timeout_s: float) -> None:
-        if self._answered is None:
-            self._answered = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._answered], timeout=timeout_s)
-
-    async def _lease(self) -> None:
-        await self._close_left_behind()
-        swept_s = 0.0
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), SWEEP_S)
-            sweep = time.monotonic() - swept_s >= SWEEP_S
-            if sweep:
-                swept_s = time.monotonic()
-            await self._exchange_leases(sweep)
-            await asyncio.sleep(LEASE_GAP_S)
-
-    async def _exchange_leases(self, sweep: bool) -> None:
-        self._nudged.clear()
-        messages = self.policy.book.messages(now_ms(), sweep)
-        if not messages:
-            return
-        try:
-            await self._tell(messages)
-        except ControlPlaneAway as error:
-            log.warning("leases: %s", error)
-            self._later = asyncio.get_running_loop().call_later(RETRY_S, self._nudged.set)
-        answered, self._answered = self._answered, None
-        if answered is not None and not answered.done():
-            answered.set_result(None)
-
-    async def _tell(self, messages: list[wire.LeaseRequest]) -> None:
-        try:
-            reply = await self.control.lease(messages)
-        except ControlPlaneAway:
-            self.policy.book.failed(messages, now_ms())
-            raise
-        self.policy.book.apply(messages, reply, now_ms())
-
-    async def _upload(self, batch_id: str, rows: int, data: bytes) -> None:
-        """Rows go after the totals that they add up to: see ``LeaseBook.reports``."""
-        if self._left_behind:
-            raise ControlPlaneAway("the leases of the process before this one are not closed yet")
-        messages = self.policy.book.reports(now_ms())
-        if messages:
-            await self._tell(messages)
-        await self.control.upload(batch_id, rows, data)
-
-    async def _close_left_behind(self) -> None:
-        """Close the leases of a process that was killed with exactly what it spent or had in flight."""
-        while self._left_behind:
-            try:
-                await self.control.lease(self._left_behind)
-            except ControlPlaneAway:
-                await asyncio.sleep(SWEEP_S)
-                continue
-            for request in self._left_behind:
-                self.journal.close(request.lease_id)
-            self._left_behind = []
-
-    def _journal_lease(self, scope: Scope, lease: Lease) -> None:
-        if scope.kind == "money_nanos":
-            lease.mark = self.journal.open(LeaseSlot(scope.name, scope.kind, lease.id))
 
     # --- deployments --------------------------------------------------------------------------------------------
 

@@ -8,12 +8,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from gateway.clock import now_ms
 from gateway.core.authorise import authorise, find_endpoint, visible_models
 from gateway.core.headers import client_ip, token_of
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Key
 from gateway.exposition import exposition
-from gateway.runtime import Gateway, now_ms
+from gateway.runtime import Gateway
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Handler = Callable[[Request], Awaitable[Response]]

@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gateway.clock import now_ms
 from gateway.core import wire
 from gateway.core.escrow import Escrow
-from gateway.runtime import now_ms
 
 LIMIT_KINDS = {"requests_per_minute": "requests", "tokens_per_minute": "tokens", "budget_nanos": "money_nanos"}
 
@@ -44,8 +44,16 @@ class StandIn:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every metering row that has arrived."""
-        lines = (line for packed in self.batches.values() for line in gzip.decompress(packed).splitlines())
+        lines = (line for packed in self._under("metering/") for line in gzip.decompress(packed).splitlines())
         return [msgspec.json.decode(line) for line in lines]
+
+    def captured(self, project_id: str) -> list[dict[str, Any]]:
+        """Every captured record of a project."""
+        packed = self._under(f"captures/{project_id}/")
+        return [msgspec.json.decode(line) for one in packed for line in gzip.decompress(one).splitlines()]
+
+    def _under(self, prefix: str) -> list[bytes]:
+        return [content for name, content in self.batches.items() if name.startswith(prefix)]
 
     def app(self) -> Starlette:
         return Starlette(
@@ -83,7 +91,8 @@ class StandIn:
         if (refused := self._refused(request)) is not None:
             return refused
         order = await request.json()
-        name = f"metering/all/{order['gateway_id']}/{order['batch_id']}.jsonl.gz"
+        prefix = f"captures/{order['captured']}" if order.get("captured") else "metering/all"
+        name = f"{prefix}/{order['gateway_id']}/{order['batch_id']}.jsonl.gz"
         return JSONResponse({"url": f"{request.base_url}objects/{name}", "headers": {"x-rows": str(order["rows"])}})
 
     async def _put(self, request: Request) -> Response:

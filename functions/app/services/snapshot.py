@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from functions.app.schemas import Key, Limits, PublishedEndpoint
+from functions.app.schemas import Key, Limits, Project, PublishedEndpoint
 from functions.app.store import config as store
 from functions.app.store.config import Config, Version
 from functions.app.wire import (
@@ -45,9 +45,13 @@ def document(config: Config) -> ConfigDocument:
     return ConfigDocument(
         version=config.version.number,
         keys=[_key(key, sha256) for key, sha256 in config.keys],
-        projects=[ProjectEntry(id=p.id, limits=p.limits) for p in config.projects if p.limits != _NONE],
+        projects=[_project(p) for p in config.projects if p.limits != _NONE or p.capture_bodies],
         endpoints=[_endpoint(endpoint) for endpoint in config.endpoints],
     )
+
+
+def _project(project: Project) -> ProjectEntry:
+    return ProjectEntry(id=project.id, limits=project.limits, capture_bodies=project.capture_bodies)
 
 
 def _key(key: Key, sha256: str) -> KeyEntry:

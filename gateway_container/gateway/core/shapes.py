@@ -71,6 +71,24 @@ class Answer(msgspec.Struct):
     message: UsageHolder | None = None  # Anthropic: the event "message_start"
 
 
+class Captured(msgspec.Struct):
+    """What was asked and answered, as far as it is kept; ``…_bytes`` are the real sizes."""
+
+    event_id: str
+    ts_ms: int
+    project_id: str
+    key_id: str
+    endpoint: str
+    route: str
+    status: int
+    outcome: str
+    request_id: str
+    request: str
+    request_bytes: int
+    response: str
+    response_bytes: int
+
+
 class Row(msgspec.Struct):
     event_id: str
     ts_ms: int

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_COALESCE_MS: Final = 1000
 Network = IPv4Network | IPv6Network
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
 
 
@@ -108,8 +109,9 @@ class Deployment:
 class Endpoint:
     """A name that clients call, with its deployments by tier."""
 
-    __slots__ = ("adapters", "chain", "guard", "guard_problem", "input_nanos", "limits", "max_output_tokens", "name",
-                 "output_nanos", "policy", "price", "project_ids", "shadows", "stages", "tiers")  # fmt: skip
+    __slots__ = ("adapters", "captured", "chain", "guard", "guard_problem", "input_nanos", "limits",
+                 "max_output_tokens", "name", "output_nanos", "policy", "price", "project_ids", "shadows", "stages",
+                 "tiers")  # fmt: skip
 
     def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment]) -> None:
         self.name = endpoint.name
@@ -129,6 +131,7 @@ class Endpoint:
         self.guard_problem = ""  # why its guardrails cannot be used: then nothing passes, here and nowhere else
         if endpoint.policy.guardrails:
             self._compile_guardrails(endpoint.policy.guardrails)
+        self.captured: frozenset[str] = frozenset()  # projects whose bodies are kept
         self.stages: tuple[StageMaker, ...] = ()  # compiled by the policy when the snapshot is put in force
         self.chain: tuple[Endpoint, ...] = (self,)  # itself, then its fallbacks in order
 
@@ -170,8 +173,10 @@ class Snapshot:
         known = before.deployments if before is not None else {}
         self.deployments: dict[str, Deployment] = _deployments(config.endpoints, known)
         self.endpoints: dict[str, Endpoint] = {}
+        captured = frozenset(_named_soundly(project.id) for project in config.projects if project.capture_bodies)
         for endpoint in config.endpoints:
             compiled = Endpoint(endpoint, self.deployments)
+            compiled.captured = captured if compiled.project_ids is None else captured & compiled.project_ids
             for name in (endpoint.name, *endpoint.adapters):
                 if name in self.endpoints:
                     raise ValueError(f"endpoint {name!r} is there twice")
@@ -207,6 +212,12 @@ def _digest(key: wire.Key) -> bytes:
     if len(digest) != 32:
         raise ValueError(f"key {key.id}: sha256 is not 64 hex digits")
     return digest
+
+
+def _named_soundly(project_id: str) -> str:
+    if not FILE_NAME.fullmatch(project_id):
+        raise ValueError(f"bodies of project {project_id!r} cannot be captured: its id is no file name")
+    return project_id
 
 
 def _country(code: str) -> str:

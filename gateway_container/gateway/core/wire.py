@@ -31,6 +31,7 @@ class Key(msgspec.Struct, frozen=True):
 class Project(msgspec.Struct, frozen=True):
     id: str
     limits: Limits = Limits()
+    capture_bodies: bool = False
 
 
 class Price(msgspec.Struct, frozen=True):

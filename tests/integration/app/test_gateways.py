@@ -229,6 +229,22 @@ def test_an_upload_goes_where_the_gateway_may_write_and_nowhere_else(call: Call,
     assert urlsplit(again["url"]).path == url.path
 
 
+def test_captured_bodies_go_to_a_place_of_their_project(gateway: Call, bucket: str) -> None:
+    body = {"gateway_id": "pod-7-0", "batch_id": "1", "rows": 1, "bytes": 10, "captured": "prj_1"}
+    path = urlsplit(gateway("POST", "/gateway/uploads", body).ok()["url"]).path
+    assert "/captures/prj_1/" in path and path.endswith(".pod-7-0/1.jsonl.gz")
+    gateway("POST", "/gateway/uploads", {**body, "captured": "../metering"}).problem(422, "invalid_request")
+
+
+def test_gateways_hear_which_projects_bodies_to_keep(call: Call, gateway: Call, project: str) -> None:
+    assert gateway("GET", "/gateway/config").ok()["projects"] == []
+    call("PATCH", f"/projects/{project}", {"capture_bodies": True}).ok()
+    [entry] = gateway("GET", "/gateway/config").ok()["projects"]
+    assert (entry["id"], entry["capture_bodies"]) == (project, True)
+    call("PATCH", f"/projects/{project}", {"capture_bodies": False}).ok()
+    assert gateway("GET", "/gateway/config").ok()["projects"] == []
+
+
 @pytest.mark.parametrize(
     "change",
     [{"batch_id": "../../x"}, {"batch_id": "a/b"}, {"batch_id": ""}, {"batch_id": "a" * 129}, {"gateway_id": ".."},
