@@ -76,13 +76,13 @@ class Meter(Generic[Record]):
             return
         self.rows += len(rows)
         lines = encode_rows(rows)
-        self.observe(rows, lines)
         if not self._segment.append(lines, len(rows)):
             self._seal_segment()
             if not self._segment.append(lines, len(rows)):
                 raise OverflowError("the rows of one turn do not fit a segment")
         if self._segment.rows >= self.batch_rows:
             self._seal_segment()
+        self.observe(rows, lines)  # last: whatever goes wrong there, the rows are safe
 
     def seal(self) -> None:
         """Close the segment under way and queue it; an empty one is kept."""
