@@ -42,12 +42,16 @@ class EventReader:
 
 def payload(event: bytes) -> bytes | None:
     """What its data lines say, joined; None for a comment."""
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and event.endswith(b"\n\n"):
+        return event[6:-2]
     lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
 
 
 def with_payload(event: bytes, data: bytes) -> bytes:
     """The same event with other data, in one line; its other lines stay."""
+    if event.startswith(b"data:") and event.count(b"\n") == 2:
+        return b"data: %b\n\n" % data
     kept = [line for line in event.splitlines() if line and not line.startswith(b"data:")]
     return b"".join([*(line + b"\n" for line in kept), b"data: ", data, b"\n\n"])
 

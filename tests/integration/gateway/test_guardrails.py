@@ -133,6 +133,19 @@ async def test_token_ids_do_not_get_around_a_check(stack: Stack) -> None:
     assert asked(stack) == []
 
 
+@pytest.mark.parametrize("depth", [400, 900, 5000])
+async def test_nesting_without_end_is_answered(stack: Stack, depth: int) -> None:
+    await guard(stack, pii("block"))
+    deep = '{"a":' * depth + f'"{MAIL}"' + "}" * depth
+    body = f'{{"model":"llama","messages":[{{"content":[{{"type":"tool_use","input":{deep}}}]}}]}}'
+    response = await stack.client.post("/v1/messages", content=body, headers=stack.headers())
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] in ("content_blocked", "invalid_request")
+    assert asked(stack) == []
+    [row] = await stack.rows(1)
+    assert row["outcome"] == "rejected"
+
+
 async def test_what_is_said_twice_is_sent_as_it_was_read(stack: Stack) -> None:
     await guard(stack, pii("block"))
     clean = '{"role":"user","content":"hi"}'

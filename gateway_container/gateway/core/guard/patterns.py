@@ -35,13 +35,14 @@ class BadPattern(ValueError):
 class Pattern:
     """A compiled pattern over UTF-8. Offsets are bytes."""
 
-    __slots__ = ("_first", "source", "tail")
+    __slots__ = ("_first", "exact", "source", "tail")
 
     def __init__(self, source: str, largest: int = MAX_PROGRAM_SIZE) -> None:
         """Python's syntax without look-around, back-references and anchors. Raises BadPattern."""
         tree, flags = _parse(source)
         self.source = source
-        self._first = _compile(flags + _exact(tree), largest)
+        self.exact = flags + _exact(tree)
+        self._first = _compile(self.exact, largest)
         self.tail = flags + _prefix(tree)
         if self._first.search(b"") is not None:
             raise BadPattern(f"{source[:80]!r} matches the empty text")
@@ -50,6 +51,19 @@ class Pattern:
         """The leftmost match that begins at ``start`` or later."""
         found = self._first.search(data, start)
         return None if found is None else found.span()
+
+
+class Union:
+    """Whether any of several patterns matches at all: one search instead of many for texts without a match."""
+
+    __slots__ = ("_pattern",)
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        union = "|".join(f"(?:{pattern.exact})" for pattern in patterns)
+        self._pattern = _compile(union, MAX_TAIL_SIZE) if union else None
+
+    def matches(self, data: bytes, start: int) -> bool:
+        return self._pattern is not None and self._pattern.search(data, start) is not None
 
 
 class Tail:

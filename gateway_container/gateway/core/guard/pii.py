@@ -77,27 +77,44 @@ def _shortened(valid: Callable[[str], bool]) -> Check:
     return check
 
 
-def luhn(number: str) -> bool:
-    """Check digit of payment cards, over the digits in ``number``."""
-    digits = [int(c) for c in number if c.isdigit()]
-    doubled = [d * 2 - 9 if d > 4 else d * 2 for d in digits[-2::-2]]
-    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+DOUBLED = str.maketrans("0123456789", "0246813579")
+
+
+def luhn(digits: str) -> bool:
+    """Check digit of payment cards."""
+    return (sum(map(int, digits[-1::-2])) + sum(map(int, digits[-2::-2].translate(DOUBLED)))) % 10 == 0
 
 
 def _card(text: str) -> bool:
-    digits = [c for c in text if c.isdigit()]
-    return 13 <= len(digits) <= 19 and digits[0] in "23456" and luhn(text)
+    digits = text.replace(" ", "").replace("-", "")
+    return 13 <= len(digits) <= 19 and digits[0] in "23456" and luhn(digits)
 
 
 AS_NUMBERS = {ord(letter): str(number) for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 10)}
+# Characters of an IBAN by country (IBAN registry of SWIFT).
+_COUNTRIES = {
+    15: "NO", 16: "BE", 18: "DK FI FK FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
+    25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HN HU LB NI PL SV",
+    29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
+}  # fmt: skip
+IBAN_LENGTHS = {country: length for length, countries in _COUNTRIES.items() for country in countries.split()}
 
 
-def iban(text: str) -> bool:
-    """Check digits of an IBAN, with or without spaces."""
-    compact = text.replace(" ", "").upper()
-    if not 15 <= len(compact) <= 34:
-        return False
+def iban(compact: str) -> bool:
+    """Check digits of an IBAN without spaces."""
     return int((compact[4:] + compact[:4]).translate(AS_NUMBERS)) % 97 == 1
+
+
+def _account(data: bytes, start: int, end: int) -> int:
+    length = IBAN_LENGTHS.get(data[start : start + 2].decode("ascii").upper())
+    compact = data[start:end].replace(b" ", b"")
+    if length is None or len(compact) < length or not iban(compact[:length].decode("ascii").upper()):
+        return NO
+    end = start + length
+    while len(data[start:end].replace(b" ", b"")) < length:
+        end += 1
+    return whole_words(data, start, end)
 
 
 def _ssn(text: str) -> bool:
@@ -140,7 +157,7 @@ KINDS: dict[str, tuple[str, Check]] = {
         r"\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,6}|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4}",
         _shortened(_phone),
     ),
-    "iban": (r"[A-Za-z]{2}\d{2} ?(?:[A-Za-z0-9]{4} ?){2,7}[A-Za-z0-9]{0,4}", _shortened(iban)),
+    "iban": (r"[A-Za-z]{2}\d{2} ?(?:[A-Za-z0-9]{4} ?){2,7}[A-Za-z0-9]{0,4}", _account),
     "credit_card": (
         r"\d{13,19}|\d{4}(?:[ -]\d{4}){3}(?:[ -]\d{3})?|\d{4}[ -]\d{6}[ -]\d{4,5}",
         _shortened(_card),

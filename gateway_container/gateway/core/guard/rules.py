@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from gateway.core.guard.patterns import MAX_WORDS_SIZE, BadPattern, Pattern, Tail
+from gateway.core.guard.patterns import MAX_WORDS_SIZE, BadPattern, Pattern, Tail, Union
 from gateway.core.guard.pii import KINDS, Detector, anywhere, detector, whole_words
 from gateway.core.wire import Action, Direction, Guardrail
 
@@ -74,17 +74,21 @@ def _escaped(text: str) -> str:
 class Checks:
     """The rules of one direction with the same effect: those that act (block, redact), or those that observe."""
 
-    __slots__ = ("rules", "tail")
+    __slots__ = ("_union", "rules", "tail")
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
-        self.tail = Tail(one.pattern for rule in self.rules for one in rule.detectors)
+        patterns = [one.pattern for rule in self.rules for one in rule.detectors]
+        self.tail = Tail(patterns)
+        self._union = Union(patterns)
 
     def __bool__(self) -> bool:
         return bool(self.rules)
 
     def spans(self, data: bytes, start: int = 0) -> list[Span]:
         """What is found from ``start`` on, in order; what overlaps is one span with the gravest action of its parts."""
+        if not self._union.matches(data, start):
+            return []
         found = sorted(span for rule in self.rules for span in rule.spans(data, start))
         merged: list[Span] = []
         for span in found:

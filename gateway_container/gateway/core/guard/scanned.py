@@ -113,4 +113,4 @@ def _read(event: bytes, path: str) -> tuple[Any, list[Text]]:
     if data is None or data == sse.DONE:
         return None, []
     document = msgspec.json.decode(data)
-    return document, texts(document, STREAM.get(path, ()))
+    return document, texts(document, STREAM.get(path, {}))

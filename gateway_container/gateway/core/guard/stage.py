@@ -13,13 +13,14 @@ from gateway.core.guard.guard import Guard, Scan, ScannerAway, Side
 from gateway.core.guard.rules import Finding
 from gateway.core.guard.scanned import ScannedStream
 from gateway.core.guard.stream import StreamGuard, Unreadable
-from gateway.core.guard.texts import ANSWER, REQUEST, Parts, Text, has_token_ids, hide_tokens, texts
+from gateway.core.guard.texts import ANSWER, REQUEST, Text, Tree, has_token_ids, hide_tokens, texts
 from gateway.core.problems import Rejected
 from gateway.core.stage import AnswerHead, Garbled, Stage
 from gateway.core.wire import Direction, Guardrail
 
-LONG_TEXT_BYTES = 64 << 10  # above it the patterns run beside the event loop
-MAX_TEXT_BYTES = 8 << 20
+LONG_TEXT_CHARS = 64 << 10  # above it the patterns run beside the event loop
+MAX_TEXT_CHARS = 4 << 20
+MAX_ANSWER_BYTES = 16 << 20
 JSON = b"application/json"
 Report = Callable[[str, Finding, Direction], None]  # endpoint, what was found, where
 
@@ -49,22 +50,22 @@ class GuardStage(Stage):
             return False
         try:
             document = msgspec.json.decode(exchange.body)
+            if side.strict and has_token_ids(document, exchange.path):
+                raise Rejected("invalid_request", "This model checks what it is sent: send text, not token ids.")
+            await self._check(document, REQUEST.get(exchange.path, {}), side, "input")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Rejected("invalid_request", f"The body is not a valid request: {error}.") from None
-        if side.strict and has_token_ids(document, exchange.path):
-            raise Rejected("invalid_request", "This model checks what it is sent: send text, not token ids.")
-        await self._check(document, REQUEST.get(exchange.path, ()), side, "input")
         if side.strict:  # what goes on is what was read, whatever the body says twice
             exchange.body = msgspec.json.encode(document)
         return False
 
-    async def _check(self, document: Any, paths: tuple[Parts, ...], side: Side, direction: Direction) -> bool:
+    async def _check(self, document: Any, paths: Tree, side: Side, direction: Direction) -> bool:
         """Hold every text of a document to the rules. True when one was changed. Raises Rejected."""
         found = [text for text in texts(document, paths) if text.value]
         size = sum(len(text.value) for text in found)
-        if size > MAX_TEXT_BYTES:
-            raise Rejected("body_too_large", f"At most {MAX_TEXT_BYTES} characters can be checked.")
-        if size > LONG_TEXT_BYTES:
+        if size > MAX_TEXT_CHARS:
+            raise Rejected("body_too_large", f"At most {MAX_TEXT_CHARS:,} characters can be checked.")
+        if size > LONG_TEXT_CHARS:
             findings = await asyncio.to_thread(_apply, found, side)
         else:
             findings = _apply(found, side)
@@ -124,7 +125,7 @@ class GuardStage(Stage):
         elif self._head is not None:
             self._parts.append(data)
             self._size += len(data)
-            if self._size > MAX_TEXT_BYTES:
+            if self._size > MAX_ANSWER_BYTES:
                 self.stop(Rejected("upstream_invalid", "The answer is too long to be checked."))
         else:
             self.down.data(data)
@@ -144,7 +145,7 @@ class GuardStage(Stage):
         body = b"".join(self._parts)
         try:
             document = msgspec.json.decode(body)
-            if await self._check(document, ANSWER.get(self.exchange.path, ()), self.guard.output, "output"):
+            if await self._check(document, ANSWER.get(self.exchange.path, {}), self.guard.output, "output"):
                 hide_tokens(document)
                 body = msgspec.json.encode(document)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -176,7 +177,7 @@ class GuardStage(Stage):
         """What goes on of an event; nothing when it ends the stream."""
         try:
             passed = stream.event(event)
-        except Unreadable:
+        except (Unreadable, RecursionError):
             raise Garbled from None
         response = stream.last.get("response")
         if isinstance(response, dict):

@@ -51,10 +51,11 @@ class StreamGuard:
         if payload == sse.DONE:
             return [*self._flush(EVERY), event]
         document = self.last = _decode(payload)
-        pieces = [text for text in texts(document, STREAM.get(self._path, ())) if text.value]
+        pieces = [text for text in texts(document, STREAM.get(self._path, {})) if text.value]
         ended = self._ended(document, bool(pieces))
         flushed: list[bytes] = []
-        changed = bool(self._acting) and hide_tokens(document)
+        spelt_out = self._acting and (b'"logprobs"' in payload or b'"token_ids"' in payload)
+        changed = bool(spelt_out) and hide_tokens(document)
         for piece in pieces:
             flushed += self._flush_siblings(piece.lane)
             changed = self._piece(piece, event, ended) or changed
@@ -70,7 +71,9 @@ class StreamGuard:
 
     def _piece(self, piece: Text, event: bytes, ended: list[Lane]) -> bool:
         """Put what may go on in its place. Where the text ends with this event, that is everything."""
-        running = self.open.setdefault(piece.lane, _Running(self._acting, self._watching))
+        running = self.open.get(piece.lane)
+        if running is None:
+            running = self.open[piece.lane] = _Running(self._acting, self._watching)
         running.event = event
         running.watching.feed(piece.value)
         given = running.window.feed(piece.value)
@@ -87,13 +90,15 @@ class StreamGuard:
         return rest
 
     def _collect(self, running: _Running) -> None:
-        self.found += running.window.found + running.watching.found
-        running.window.found, running.watching.found = [], []
+        for window in (running.window, running.watching):
+            if window.found:
+                self.found += window.found
+                window.found = []
 
     def _repeated(self, document: Document) -> bool:
         """Whole texts that were streamed before; they were counted then."""
         changed = False
-        for text in texts(document, REPEATED.get(self._path, ())):
+        for text in texts(document, REPEATED[self._path]) if self._path in REPEATED else ():
             changed = text.put(self._acting.redact(text.value)[0]) or changed
         return changed
 

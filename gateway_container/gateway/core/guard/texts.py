@@ -4,11 +4,12 @@ In a pattern ``*`` is every element of a list and ``**`` every string below. Wha
 user or the model (ids, names, pictures, token ids) and passes unchecked.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 Lane = tuple[str | int, ...]
-Parts = tuple[str, ...]
+Tree = dict[str, Any]  # names of fields, with what is below them; HERE below a name: the field itself
+Place = tuple[Any, Any, Lane]  # holder, key, lane
+HERE, EACH, ALL = SPECIAL = ("", "*", "**")
 
 _TOOL_CALLS = ("tool_calls.*.function.arguments", "function_call.arguments")
 _PARTS = ("content", "content.*.text", "content.*.refusal", "reasoning_content", "reasoning", "refusal", *_TOOL_CALLS)
@@ -16,8 +17,14 @@ _ITEM = ("content", "content.*.text", "content.*.refusal", "summary.*.text", "ar
 _BLOCK = ("text", "thinking", "input.**", "content", "content.*.text", "title", "context")
 
 
-def _paths(*patterns: str) -> tuple[Parts, ...]:
-    return tuple(tuple(pattern.split(".")) for pattern in patterns)
+def _paths(*patterns: str) -> Tree:
+    tree: Tree = {}
+    for pattern in patterns:
+        node = tree
+        for part in pattern.split("."):
+            node = node.setdefault(part, {})
+        node[HERE] = {}
+    return tree
 
 
 def _under(prefix: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -90,61 +97,64 @@ class Text:
         return True
 
 
-def texts(document: Any, patterns: tuple[Parts, ...]) -> list[Text]:
-    """Every text in the document that one of the patterns names, in their order."""
+def texts(document: Any, tree: Tree) -> list[Text]:
+    """Every text in the document that the tree names. Raises RecursionError."""
     kind = document.get("type") if isinstance(document, dict) else None
     base = (*indexes(document), kind) if isinstance(kind, str) else indexes(document)
-    found = (place for parts in patterns for place in places(document, parts, base))
-    return [Text(holder, key, lane) for holder, key, lane in found if isinstance(holder[key], str)]
+    return [Text(*place) for place in _places(document, tree, base) if isinstance(place[0][place[1]], str)]
 
 
 def indexes(document: Any) -> Lane:
     """Which part of an answer an event belongs to."""
     if not isinstance(document, dict):
         return ()
-    return tuple(document[name] for name in INDEXES if isinstance(document.get(name), int))
+    return tuple([document[name] for name in INDEXES if isinstance(document.get(name), int)])
 
 
-def places(document: Any, parts: Parts, lane: Lane) -> Iterator[tuple[Any, Any, Lane]]:
-    """(holder, key, lane) of everything that a pattern names."""
-    part, rest = parts[0], parts[1:]
-    if part == "**":
-        yield from _everything(document, lane)
-        return
-    for key, step in _steps(document, part):
-        if rest:
-            yield from places(document[key], rest, (*lane, step))
-        else:
-            yield document, key, (*lane, step)
+def _places(document: Any, tree: Tree, lane: Lane) -> list[Place]:
+    found: list[Place] = []
+    _walk(document, tree, lane, found)
+    return found
 
 
-def _steps(document: Any, part: str) -> list[tuple[Any, str | int]]:
-    """The keys that a part of a pattern means here; elements of a list go by the index they name, if they do."""
-    if part != "*":
-        return [(part, part)] if isinstance(document, dict) and part in document else []
-    if not isinstance(document, list):
-        return []
-    return [(key, _index(element, key)) for key, element in enumerate(document)]
+def _walk(node: Any, tree: Tree, lane: Lane, found: list[Place]) -> None:
+    if ALL in tree:
+        _everything(node, lane, found)
+    elif isinstance(node, dict):
+        for name, below in tree.items():
+            if name in node and name not in SPECIAL:
+                _visit(node, name, name, below, lane, found)
+    elif isinstance(node, list) and EACH in tree:
+        for position, element in enumerate(node):
+            _visit(node, position, _index(element, position), tree[EACH], lane, found)
+
+
+def _visit(holder: Any, key: str | int, step: str | int, below: Tree, lane: Lane, found: list[Place]) -> None:
+    here = (*lane, step)
+    if HERE in below:
+        found.append((holder, key, here))
+    if not isinstance(holder[key], str):
+        _walk(holder[key], below, here, found)
 
 
 def _index(element: Any, position: int) -> int:
+    """Elements of a list go by the index they name, if they do."""
     named = element.get("index") if isinstance(element, dict) else None
     return named if isinstance(named, int) else position
 
 
-def _everything(document: Any, lane: Lane) -> Iterator[tuple[Any, Any, Lane]]:
-    keys = document if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
+def _everything(node: Any, lane: Lane, found: list[Place]) -> None:
+    keys = node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
     for key in keys:
-        if isinstance(document[key], str):
-            yield document, key, (*lane, key)
+        if isinstance(node[key], str):
+            found.append((node, key, (*lane, key)))
         else:
-            yield from _everything(document[key], (*lane, key))
+            _everything(node[key], (*lane, key), found)
 
 
 def hide_tokens(document: Any) -> bool:
     """Empty what spells the answer out as tokens. True when there was any."""
-    found = [place for parts in SPELT_OUT for place in places(document, parts, ())]
-    filled = [(holder, key) for holder, key, _ in found if holder[key]]
+    filled = [(holder, key) for holder, key, _ in _places(document, SPELT_OUT, ()) if holder[key]]
     for holder, key in filled:
         holder[key] = [] if isinstance(holder[key], list) else None
     return bool(filled)
@@ -152,8 +162,7 @@ def hide_tokens(document: Any) -> bool:
 
 def has_token_ids(document: Any, path: str) -> bool:
     """Whether the prompt, or one of several, is given as numbers."""
-    found = (place for parts in TOKEN_IDS.get(path, ()) for place in places(document, parts, ()))
-    return any(_is_ids(holder[key]) for holder, key, _ in found)
+    return any(_is_ids(holder[key]) for holder, key, _ in _places(document, TOKEN_IDS.get(path, {}), ()))
 
 
 def _is_ids(value: Any) -> bool:
