@@ -73,7 +73,7 @@ class Gateway:
             self._load_disk_copy()
         self.extras.start()
         for work in (self._poll, self.leasing.run, self.meter.run, self._watch, *self.observability.work()):
-            self._tasks.append(asyncio.create_task(work(), name=f"gateway {work.__qualname__}"))
+            self._tasks.append(asyncio.create_task(work(), name=f"gateway {work.__name__}"))
 
     async def stop(self) -> None:
         """Give leases back and upload what was metered; what cannot be uploaded stays in the spool."""

@@ -17,7 +17,7 @@ TABLES = {
 }  # fmt: skip
 POOL = "<foundry-test-people>"
 BUCKET = "arn:<AWS::Partition>:s3:::foundry-test-metering-<AWS::AccountId>-<AWS::Region>"
-BATCHES, QUARANTINE = f"{BUCKET}/metering/*", f"{BUCKET}/quarantine/*"
+BATCHES, QUARANTINE, CAPTURES = f"{BUCKET}/metering/*", f"{BUCKET}/quarantine/*", f"{BUCKET}/captures/*"
 KEY = "<Key961B73FD>"
 FLOWS = ("delete-deployment", "deploy-model", "register-cluster", "simulate")
 OTHER = {
@@ -27,7 +27,7 @@ OTHER = {
             "AdminGetUser", "AdminListGroupsForUser", "AdminRemoveUserFromGroup", "ListUsers",
         )),
         *(("states:StartExecution", f"<foundry-test-{flow}>") for flow in FLOWS),
-        ("s3:PutObject", BATCHES),
+        ("s3:PutObject", BATCHES), ("s3:PutObject", CAPTURES),
     },
     "cluster-api": {
         *(("states:StartExecution", f"<foundry-test-{flow}>") for flow in FLOWS[:3]),
@@ -48,6 +48,7 @@ WILDCARDS = {
     "*": "vended logs of state machines are delivered with permissions that have no resource",
     BATCHES: "gateways name the batches",
     QUARANTINE: "named after the batches",
+    CAPTURES: "gateways name the batches",
 }
 
 
