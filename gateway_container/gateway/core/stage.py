@@ -83,6 +83,11 @@ class Outgoing:
         self.headers = headers
         self.body = body
 
+    def retype(self, content_type: bytes) -> None:
+        """Another content type in place of the present one."""
+        self.headers = [header for header in self.headers if header[0].lower() != b"content-type"]
+        self.headers.append((b"content-type", content_type))
+
 
 class Sink:
     """Takes an answer in order: ``head`` once, ``data`` any number of times, then ``end``, or ``fail`` instead."""
@@ -135,6 +140,7 @@ class Translation(Stage):
     """The stage of a deployment whose dialect is not the client's. It reads the usage, as only it knows the shape."""
 
     usage: Usage | None = None
+    usage_source = "upstream"
     events = 0  # pieces of output so far, each about a token
 
 
@@ -227,7 +233,7 @@ class Pipeline(Sink):
         if exchange.deployment is None:
             return NOTHING, "none"
         if meter is not None and meter.usage is not None and whole:
-            return meter.usage, "upstream"
+            return meter.usage, self.translation.usage_source if self.translation is not None else "upstream"
         if not whole or self.reader is not None:
             return usages.counted(len(exchange.body), meter.events if meter is not None else 0), "counted"
         found = usages.of_body(b"".join(self.parts))

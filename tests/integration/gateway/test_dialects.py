@@ -216,8 +216,8 @@ async def test_what_cannot_be_translated_is_refused_by_name(stack: Stack, provid
     await become(stack, provider)
     answer = await ask(stack, "openai", logit_bias={"1": 2})
     assert answer.status_code == 400 and answer.json()["error"]["param"] == "logit_bias"
-    other = await stack.client.post("/v1/embeddings", json={"model": "llama", "input": "x"}, headers=stack.headers())
-    assert other.status_code == 400 and "/v1/embeddings" in other.json()["error"]["message"]
+    other = await stack.client.post("/v1/completions", json={"model": "llama", "prompt": "x"}, headers=stack.headers())
+    assert other.status_code == 400 and "/v1/completions" in other.json()["error"]["message"]
     assert not any(engine.requests for engine in stack.engines)
     assert {row["outcome"] for row in await stack.rows(2)} == {"rejected"}
 

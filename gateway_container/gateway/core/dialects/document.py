@@ -11,6 +11,7 @@ from gateway.core.stage import Garbled
 UNKNOWN = re.compile(r"unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
 AT = re.compile(r" - at `\$\.?([^`]*)`")
 DATA_URL = re.compile(r"data:([a-z0-9.+-]+/[a-z0-9.+-]+);base64,", re.I)
+NULL = msgspec.Raw(b"null")
 T = TypeVar("T")
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

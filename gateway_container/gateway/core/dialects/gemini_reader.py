@@ -15,7 +15,7 @@ from gateway.core.dialects.conversation import (
     ToolStart,
     Used,
 )
-from gateway.core.dialects.document import of_provider
+from gateway.core.dialects.document import NULL, of_provider
 from gateway.core.stage import Garbled
 
 REASONS: dict[str, Reason] = {"STOP": "stop", "MAX_TOKENS": "length"}
@@ -23,7 +23,6 @@ BROKEN = frozenset({
     "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE",
     "MALFORMED_RESPONSE",
 })  # fmt: skip
-NULL = msgspec.Raw(b"null")
 
 
 class FunctionCall(msgspec.Struct):

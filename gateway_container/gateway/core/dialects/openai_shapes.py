@@ -6,9 +6,9 @@ from typing import Literal
 import msgspec
 
 from gateway.core.dialects.conversation import Effort
+from gateway.core.dialects.document import NULL
 
 Ignored = msgspec.Raw
-NULL = msgspec.Raw(b"null")
 
 
 class TextPart(msgspec.Struct, tag="text", forbid_unknown_fields=True):

@@ -5,8 +5,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
-import msgspec
-
 from gateway.core.call import INFERENCE_PATHS, asks_usage
 from gateway.core.dialects import (
     anthropic_reader,
@@ -29,6 +27,14 @@ from gateway.core.dialects.conversation import (
     ToolDelta,
     Used,
 )
+from gateway.core.dialects.embeddings import (
+    EmbeddingTranslator,
+    read_gemini,
+    read_titan,
+    write_gemini,
+    write_titan,
+)
+from gateway.core.dialects.provider import message_of, model_of
 from gateway.core.problems import Rejected
 from gateway.core.reserve import DEFAULT_MAX_OUTPUT_TOKENS
 from gateway.core.shapes import Usage
@@ -37,7 +43,7 @@ from gateway.core.stage import MAX_READ_BYTES, AnswerHead, Garbled, Outgoing, Tr
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
 
-CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
+CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
 STREAMS = (b"text/event-stream", b"application/vnd.amazon.eventstream")
 
 
@@ -100,8 +106,7 @@ class Translator(Translation):
     def outgoing(self, request: Outgoing) -> None:
         conversation = self.client.read(request.body)
         self.streamed = conversation.stream
-        request.headers = [header for header in request.headers if header[0].lower() != b"content-type"]
-        request.headers.append((b"content-type", b"application/json"))
+        request.retype(b"application/json")
         self.provider.write(conversation, self.exchange, request)
 
     def head(self, head: AnswerHead) -> None:
@@ -154,35 +159,6 @@ class Unserved(Translation):
         raise Rejected("invalid_request", f"The provider of this model does not serve {request.path}.", param="model")
 
 
-# --- errors -----------------------------------------------------------------------------------------------------
-
-
-class _Failure(msgspec.Struct):
-    message: str = ""
-
-
-class _Body(msgspec.Struct):
-    """An error as any provider writes it; AWS spells its field both ways."""
-
-    error: _Failure | str | None = None
-    message: str = ""
-    capital: str = msgspec.field(default="", name="Message")
-
-
-_body = msgspec.json.Decoder(_Body | list[_Body])
-
-
-def message_of(body: bytes) -> str:
-    """What a provider's error says."""
-    try:
-        found = _body.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return "The provider of this model answered with an error."
-    first = found if isinstance(found, _Body) else found[0] if found else _Body()
-    nested = first.error.message if isinstance(first.error, _Failure) else first.error
-    return nested or first.message or first.capital or "The provider of this model answered with an error."
-
-
 # --- who speaks what --------------------------------------------------------------------------------------------
 
 
@@ -223,12 +199,6 @@ def _write_gemini(conversation: Conversation, exchange: "Exchange", request: Out
     request.body = gemini_request.write(conversation)
 
 
-def model_of(exchange: "Exchange") -> str:
-    """The model as the deployment calls it."""
-    assert exchange.call is not None and exchange.deployment is not None and exchange.answered_by is not None
-    return exchange.answered_by.adapters.get(exchange.call.model, exchange.deployment.model)
-
-
 CLIENTS = {
     CHAT: Client(openai_request.read, _openai_writer, openai_writer.whole, openai_writer.error),
     MESSAGES: Client(
@@ -246,9 +216,9 @@ def translations(provider: str) -> dict[str, TranslationMaker]:
     if provider == "anthropic":
         return _only(ANTHROPIC, untouched=MESSAGES)
     if provider == "bedrock":
-        return _only(BEDROCK)
+        return _only(BEDROCK) | {EMBEDDINGS: partial(EmbeddingTranslator, write_titan, read_titan)}
     if provider == "gemini":
-        return _only(GEMINI)
+        return _only(GEMINI) | {EMBEDDINGS: partial(EmbeddingTranslator, write_gemini, read_gemini)}
     return {MESSAGES: partial(Translator, CLIENTS[MESSAGES], OPENAI)}
 
 
