@@ -1,7 +1,8 @@
 """Keeps web pages away from the emulator, which believes whoever reaches it.
 
 It listens on loopback only, but a page in the user's browser can still send requests there: by DNS rebinding (a
-foreign ``Host``) or as a plain cross-site form post (a foreign ``Origin``).
+foreign ``Host``), as a plain cross-site form post (a foreign ``Origin``), or as a picture or a link (no ``Origin``, but
+a ``Sec-Fetch-Site`` that browsers set and pages cannot). Browsers older than 2023 may not send the last one.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -16,6 +17,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+DECIDING = (b"host", b"origin", b"sec-fetch-site")  # the headers that ``is_foreign`` judges, in its order
+_OWN_SITES = ("", "none", "same-origin")  # a program, the address bar, our own page
 
 
 def is_local(authority: str) -> bool:
@@ -25,9 +28,14 @@ def is_local(authority: str) -> bool:
     return name.lower() in LOOPBACK
 
 
-def is_foreign(host: str, origin: str) -> bool:
-    """A browser request from another site, or one that reached us under a name that is not ours."""
-    return not is_local(host) or bool(origin and not is_local(origin.partition("://")[2]))
+def is_foreign(host: str, origin: str, site: str) -> bool:
+    """A browser request from another site, or one that reached us under a name that is not ours.
+
+    ``site`` is ``Sec-Fetch-Site``; pages of this machine on another port prove themselves by Origin.
+    """
+    if origin:
+        return not (is_local(host) and is_local(origin.partition("://")[2]))
+    return not is_local(host) or site not in _OWN_SITES
 
 
 def foreign() -> Forbidden:
@@ -41,7 +49,7 @@ class Guard:
         self._app, self._on_request = app, on_request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and is_foreign(_header(scope, b"host"), _header(scope, b"origin")):
+        if scope["type"] == "http" and is_foreign(*(_header(scope, name) for name in DECIDING)):
             await _refuse(send)
             return
         await self._app(scope, receive, send)

@@ -7,7 +7,7 @@ from typing import Any
 import httptools
 from foundry_core.errors import PROBLEM_JSON, FoundryError
 
-from foundry_local.emulator.guard import foreign, is_foreign
+from foundry_local.emulator.guard import DECIDING, foreign, is_foreign
 
 from .back import Back
 from .messages import HEAD_BYTES, head_too_large, malformed, message, too_large
@@ -94,7 +94,7 @@ class Client(asyncio.Protocol):
         request, self._in_head = self._request, False
         if request.head_bytes > HEAD_BYTES:
             raise head_too_large()
-        if is_foreign(request.text(b"host"), request.text(b"origin")):
+        if is_foreign(*map(request.text, DECIDING)):
             raise foreign()
         declared = request.header(b"content-length")
         limit = self._routes.upstream(request.target).body_bytes

@@ -144,7 +144,10 @@ def test_an_upstream_that_is_down_is_a_problem() -> None:
     assert answer.json()["next_action"] == "foundry status"
 
 
-@pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "https://evil.example"}])
+@pytest.mark.parametrize(
+    "headers",
+    [{"host": "evil.example"}, {"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}],
+)
 def test_pages_of_other_sites_are_refused(front: str, headers: dict[str, str]) -> None:
     assert httpx.get(f"{front}/projects", headers=headers).status_code == 403
 

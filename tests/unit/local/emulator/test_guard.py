@@ -33,6 +33,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         ({"host": "localhost", "origin": "https://evil.example"}, 403),
         ({"host": "localhost", "origin": "null"}, 403),
         ({"host": "evil.example"}, 403),
+        ({"host": "localhost", "sec-fetch-site": "none"}, 200),
+        ({"host": "localhost", "sec-fetch-site": "same-origin"}, 200),
+        ({"host": "localhost", "sec-fetch-site": "cross-site"}, 403),
+        ({"host": "localhost", "sec-fetch-site": "same-site"}, 403),
+        ({"host": "127.0.0.1", "origin": "http://localhost:4700", "sec-fetch-site": "cross-site"}, 200),
+        ({"host": "evil.example", "origin": "http://localhost:4700", "sec-fetch-site": "same-origin"}, 403),
     ],
 )
 async def test_lets_only_this_machine_in(headers: dict[str, str], status: int) -> None:
