@@ -88,7 +88,7 @@ def wait_for_port(port: int, timeout_s: float, process: subprocess.Popen[bytes])
     return False
 
 
-def gateway_config(routing: str = "least_outstanding") -> dict[str, object]:
+def gateway_config(routing: str = "least_outstanding", ports: tuple[int, ...] = ENGINE_PORTS) -> dict[str, object]:
     """Ten thousand keys with all three limits, projects with budgets, one priced endpoint."""
     keys = [
         {
@@ -100,7 +100,7 @@ def gateway_config(routing: str = "least_outstanding") -> dict[str, object]:
         }
         for n in range(KEYS)
     ]
-    tier = [{"id": f"dep_{p}", "url": f"http://127.0.0.1:{p}", "model": "mock"} for p in ENGINE_PORTS]
+    tier = [{"id": f"dep_{p}", "url": f"http://127.0.0.1:{p}", "model": "mock"} for p in ports]
     price = {"input_nanos_per_token": 150, "output_nanos_per_token": 600}
     endpoint = {
         "name": "mock",
