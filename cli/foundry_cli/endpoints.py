@@ -75,28 +75,36 @@ def endpoint_policy(
     guardrails: Annotated[
         Path | None, typer.Option(help="JSON file with a list of guardrails; they replace those there are.")
     ] = None,
+    traffic: Annotated[
+        Path | None,
+        typer.Option(help="JSON file with the shares of canaries and shadows; they replace those there are."),
+    ] = None,
     project: Project = None,
 ) -> None:
     """Show what gateways do with an endpoint's requests, or change what is given."""
     api = Api()
     path = f"/projects/{project_of(api, project)['id']}/endpoints/{name}"
-    given = {"routing": routing, "cache_ttl_s": cache, "coalesce_ms": coalesce, "guardrails": _rules(guardrails)}
+    given = {
+        "routing": routing, "cache_ttl_s": cache, "coalesce_ms": coalesce,
+        "guardrails": _entries(guardrails, '{"id": "mail", "kind": "pii"}'),
+        "traffic": _entries(traffic, '{"endpoint": "next", "weight": 0.1}'),
+    }  # fmt: skip
     policy = {field: value for field, value in given.items() if value is not None}
     endpoint = api.patch(path, {"policy": policy}) if policy else api.get(path)
     show_json(endpoint["policy"])
 
 
-def _rules(path: Path | None) -> list[Any] | None:
-    """Guardrails from a file; the platform checks what each of them says."""
+def _entries(path: Path | None, example: str) -> list[Any] | None:
+    """A list from a file; the platform checks what its entries say."""
     if path is None:
         return None
     try:
-        rules = json.loads(read_file(path))
+        entries = json.loads(read_file(path))
     except json.JSONDecodeError as error:
         raise CliError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(rules, list):
-        raise CliError(f'{path} must hold a list of guardrails, such as [{{"id": "mail", "kind": "pii"}}].')
-    return rules
+    if not isinstance(entries, list):
+        raise CliError(f"{path} must hold a list, such as [{example}].")
+    return entries
 
 
 @endpoints_app.command("remove")

@@ -63,6 +63,15 @@ def _sound(guardrails: list[Guardrail]) -> list[Guardrail]:
     return guardrails
 
 
+class Share(BaseModel, extra="forbid"):
+    """Some of an endpoint's requests for another endpoint of the project: it answers them (a canary), or as a
+    ``shadow`` gets copies whose answers are measured and thrown away."""
+
+    endpoint: Name
+    weight: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, description="Which part of the requests.")]
+    shadow: bool = False
+
+
 class Policy(BaseModel, extra="forbid"):
     """``cache_ttl_s``: how long answers are kept and repeated, 0 for not at all. ``coalesce_ms``: how long chunks of a
     stream may wait for each other while a gateway is busy."""
@@ -72,3 +81,16 @@ class Policy(BaseModel, extra="forbid"):
     cache_ttl_s: Annotated[int, Field(ge=0, le=_MONTH_S, strict=True)] = 0
     coalesce_ms: CoalesceMs = 0
     guardrails: Annotated[list[Guardrail], Field(max_length=32), AfterValidator(_sound)] = []
+    traffic: Annotated[list[Share], Field(max_length=8)] = []
+
+    @property
+    def canary_weight(self) -> float:
+        return sum(share.weight for share in self.traffic if not share.shadow)
+
+    @model_validator(mode="after")
+    def _divided(self) -> "Policy":
+        if self.canary_weight >= 1:
+            raise ValueError("traffic: canaries together get less than all requests")
+        if self.canary_weight and self.routing != "weighted":
+            raise ValueError("traffic: a canary needs routing weighted; the other policies keep no shares")
+        return self

@@ -42,6 +42,8 @@ class BackendEntry(BaseModel):
     source: Literal["live", "twin", "verification"]
     provider: Provider
     credential_ref: str | None
+    weight: float = 1.0
+    shadow: bool = False
 
 
 class GuardrailEntry(BaseModel):

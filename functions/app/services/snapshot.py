@@ -1,9 +1,11 @@
 """The config snapshot that gateways poll (docs/gateway.md): built once per version, whoever asks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from functions.app.schemas import Key, Limits, Project, PublishedEndpoint
+from functions.app.policy import Share
+from functions.app.schemas import Backend, Key, Limits, Project, PublishedEndpoint
 from functions.app.store import config as store
 from functions.app.store.config import Config, Version
 from functions.app.wire import (
@@ -46,7 +48,7 @@ def document(config: Config) -> ConfigDocument:
         version=config.version.number,
         keys=[_key(key, sha256) for key, sha256 in config.keys],
         projects=[_project(p) for p in config.projects if p.limits != _NONE or p.capture_bodies],
-        endpoints=[_endpoint(endpoint) for endpoint in config.endpoints],
+        endpoints=[_endpoint(endpoint, config.endpoints) for endpoint in config.endpoints],
     )
 
 
@@ -61,12 +63,30 @@ def _key(key: Key, sha256: str) -> KeyEntry:
     )  # fmt: skip
 
 
-def _endpoint(endpoint: PublishedEndpoint) -> EndpointEntry:
-    tier = [BackendEntry(**backend.model_dump(include=set(BackendEntry.model_fields))) for backend in endpoint.backends]
+def _endpoint(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -> EndpointEntry:
+    canaries = endpoint.policy.canary_weight
+    weight = (1 - canaries) / max(len(endpoint.backends), 1) if canaries else 1.0
+    tier = [_backend(backend, backend.id, weight) for backend in endpoint.backends]
+    for share in endpoint.policy.traffic:
+        tier += _shared(endpoint, share, every)
     return EndpointEntry(
         name=endpoint.name, project_ids=[endpoint.project_id], tiers=[tier], price=endpoint.price,
         limits=endpoint.limits, max_output_tokens=endpoint.max_output_tokens, policy=_policy(endpoint),
     )  # fmt: skip
+
+
+def _backend(backend: Backend, id_: str, weight: float, shadow: bool = False) -> BackendEntry:
+    facts = backend.model_dump(include=set(BackendEntry.model_fields) - {"id"})
+    return BackendEntry(id=id_, weight=weight, shadow=shadow, **facts)
+
+
+def _shared(endpoint: PublishedEndpoint, share: Share, every: Sequence[PublishedEndpoint]) -> list[BackendEntry]:
+    """The backends of another endpoint of the project, under ids of their own; none when it is gone."""
+    other = next((e for e in every if e.name == share.endpoint and e.project_id == endpoint.project_id), None)
+    if other is None or other.name == endpoint.name:
+        return []
+    weight, mark = share.weight / max(len(other.backends), 1), "-shadow" if share.shadow else ""
+    return [_backend(b, f"{b.id}/{endpoint.name}{mark}", weight, share.shadow) for b in other.backends]
 
 
 def _policy(endpoint: PublishedEndpoint) -> PolicyEntry:
@@ -77,7 +97,7 @@ def _policy(endpoint: PublishedEndpoint) -> PolicyEntry:
         )
         for guardrail in endpoint.policy.guardrails
     ]  # fmt: skip
-    return PolicyEntry(**endpoint.policy.model_dump(exclude={"guardrails"}), guardrails=guardrails)
+    return PolicyEntry(**endpoint.policy.model_dump(exclude={"guardrails", "traffic"}), guardrails=guardrails)
 
 
 def _limits(config: Config) -> dict[str, Limits]:

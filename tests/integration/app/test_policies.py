@@ -25,7 +25,8 @@ def path(call: Call, project: str) -> str:
 
 
 def test_an_endpoint_has_the_usual_policy(call: Call, path: str) -> None:
-    usual = {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "guardrails": []}
+    usual = {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "guardrails": [],
+             "traffic": []}  # fmt: skip
     assert call("GET", path).ok()["policy"] == usual
 
 
@@ -58,6 +59,33 @@ def test_the_gateway_can_use_every_policy(call: Call, project: str, path: str, g
     assert [key.coalesce_ms for key in snapshot.keys.values()] == [40]
 
 
+def test_a_canary_and_a_shadow_get_their_shares(call: Call, project: str, path: str, gateway: Call) -> None:
+    from functions.app.services import endpoints
+
+    for name, urls in (("next", ["http://a:1", "http://b:1"]), ("lab", ["http://c:1"])):
+        facts = {"deployment_id": f"dep_{name}", "endpoint_name": name, "project_id": project, "model_id": "mdl_1"}
+        endpoints.publish(facts, {"upstreams": urls})
+    shares = [{"endpoint": "next", "weight": 0.1}, {"endpoint": "lab", "weight": 0.5, "shadow": True}]
+    call("PATCH", path, {"policy": {"routing": "weighted", "traffic": shares}}).ok()
+    endpoint = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode()).endpoints["chat"]
+    [tier] = endpoint.tiers
+    assert [(d.id, d.weight) for d in tier[1:]] == [("dep_next/0/chat", 0.05), ("dep_next/1/chat", 0.05)]
+    assert tier[0].weight == pytest.approx(0.9) and endpoint.policy.routing == "weighted"
+    assert [(d.id, d.weight, d.host) for d in endpoint.shadows] == [("dep_lab/chat-shadow", 0.5, "c")]
+    endpoints.unpublish("dep_next")
+    endpoint = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode()).endpoints["chat"]
+    assert [len(tier) for tier in endpoint.tiers] == [1]
+
+
+def test_another_project_s_endpoint_gets_no_share(call: Call, path: str, gateway: Call) -> None:
+    other = call("POST", "/projects", {"name": "beta"}).ok(201)["id"]
+    call("POST", f"/projects/{other}/endpoints", {**MADE, "name": "theirs"}).ok(201)
+    traffic = [{"endpoint": "theirs", "weight": 1, "shadow": True}]
+    call("PATCH", path, {"policy": {"traffic": traffic}}).ok()
+    endpoint = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode()).endpoints["chat"]
+    assert endpoint.shadows == ()
+
+
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
@@ -65,6 +93,9 @@ def test_the_gateway_can_use_every_policy(call: Call, project: str, path: str, g
         ({"coalesce_ms": 1001}, "coalesce_ms"),
         ({"routing": "random"}, "routing"),
         ({"fallbacks": ["x"]}, "fallbacks"),
+        ({"traffic": [{"endpoint": "next", "weight": 0.1}]}, "routing weighted"),
+        ({"traffic": [{"endpoint": "next", "weight": 1.5, "shadow": True}]}, "weight"),
+        ({"routing": "weighted", "traffic": [{"endpoint": f"e{n}", "weight": 0.5} for n in (1, 2)]}, "less than all"),
         ({"guardrails": [{"id": "a", "kind": "pii", "patterns": ["shoe size"]}]}, "email"),
         ({"guardrails": [{"id": "a", "kind": "deny"}]}, "needs patterns"),
         ({"guardrails": [{"id": "a", "kind": "regex", "patterns": ["(a"]}]}, "not a pattern"),

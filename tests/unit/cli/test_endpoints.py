@@ -78,7 +78,7 @@ def test_only_what_is_given_of_a_policy_changes(asked: list[Any], tmp_path: Path
     assert json.loads(result.output) == policy
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "not JSON"), ("{}", "a list of guardrails")])
+@pytest.mark.parametrize(("text", "said"), [("{", "not JSON"), ("{}", "must hold a list")])
 def test_a_file_without_guardrails_is_said(asked: list[Any], tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "rules.json").write_text(text)
     result = CliRunner().invoke(endpoints_app, ["policy", "chat", "--guardrails", str(tmp_path / "rules.json")])
