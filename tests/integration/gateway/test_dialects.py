@@ -181,6 +181,15 @@ async def test_openai_is_asked_for_usage_and_mistral_is_not(stack: Stack) -> Non
     assert not {"stream_options", "user", "max_completion_tokens"} & set(request_of(stack).json())
 
 
+@pytest.mark.parametrize(("provider", "kept"), [("openai", True), ("azure", False), ("mistral", False)])
+async def test_earlier_thoughts_go_where_they_are_understood(stack: Stack, provider: str, kept: bool) -> None:
+    await become(stack, provider)
+    said = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "Yes."}]
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": said}, {"role": "user", "content": "y"}]
+    assert (await ask(stack, "anthropic", messages=turns)).status_code == 200
+    assert ("reasoning_details" in request_of(stack).json()["messages"][1]) is kept
+
+
 async def test_a_token_limit_of_ours_has_the_name_that_the_provider_knows(stack: Stack) -> None:
     for provider, name in (("azure", "max_completion_tokens"), ("together", "max_tokens")):
         await become(stack, provider)

@@ -181,6 +181,11 @@ def refuse_set(conversation: Conversation, *names: str) -> None:
             refuse(name)
 
 
+def without_thinking(turns: list[Turn]) -> list[Turn]:
+    """For providers that refuse to see what a model thought."""
+    return [Turn(turn.role, [part for part in turn.parts if not isinstance(part, Thinking)]) for turn in turns]
+
+
 def merged(turns: list[Turn]) -> list[Turn]:
     """The same with neighbours of one role joined, as some providers want roles to alternate."""
     joined: list[Turn] = []

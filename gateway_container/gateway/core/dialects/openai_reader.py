@@ -20,8 +20,8 @@ from gateway.core.dialects.document import of_provider
 from gateway.core.stage import Garbled
 
 REASONS: dict[str, Reason] = {
-    "stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls",
-    "content_filter": "content_filter",
+    "stop": "stop", "length": "length", "model_length": "length", "tool_calls": "tool_calls",
+    "function_call": "tool_calls", "content_filter": "content_filter",
 }  # fmt: skip
 
 
@@ -52,10 +52,27 @@ class Call(msgspec.Struct):
     id: str | None = None
 
 
+class Detail(msgspec.Struct):
+    """OpenRouter's form of a thought, with its signature or sealed."""
+
+    text: str | None = None
+    summary: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
+class Piece(msgspec.Struct):
+    """Mistral's form of content: text, or a thought made of texts."""
+
+    text: str = ""
+    thinking: list["Piece"] = []
+
+
 class Said(msgspec.Struct):
     """A message, or what a chunk adds to it."""
 
-    content: str | None = None
+    content: str | list[Piece] | None = None
+    reasoning_details: list[Detail] | None = None
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
@@ -132,11 +149,7 @@ class Reader:
 
     def _choice(self, choice: Choice) -> list[Event]:
         said = choice.message or choice.delta or Said()
-        events: list[Event] = []
-        if thought := said.reasoning_content or said.reasoning:
-            events.append(ThinkingDelta(thought))
-        if text := said.content or said.refusal:
-            events.append(TextDelta(text))
+        events = _thoughts(said) + _texts(said.content or said.refusal or "")
         for place, call in enumerate(said.tool_calls or []):
             events += self._call(call, place if call.index is None else call.index)
         if choice.finish_reason is not None and self._reason is None:
@@ -155,6 +168,23 @@ class Reader:
         if call.function.arguments:
             events.append(ToolDelta(self._numbers[index], call.function.arguments))
         return events
+
+
+def _thoughts(said: Said) -> list[Event]:
+    if said.reasoning_details:
+        return [ThinkingDelta(d.text or d.summary or "", d.signature, d.data) for d in said.reasoning_details]
+    thought = said.reasoning_content or said.reasoning
+    return [ThinkingDelta(thought)] if thought else []
+
+
+def _texts(content: str | list[Piece]) -> list[Event]:
+    if isinstance(content, str):
+        return [TextDelta(content)] if content else []
+    events: list[Event] = []
+    for piece in content:
+        events += [ThinkingDelta(thought.text) for thought in piece.thinking]
+        events += _texts(piece.text)
+    return events
 
 
 def _status(failure: Failure) -> int:

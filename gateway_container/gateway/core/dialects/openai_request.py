@@ -187,12 +187,21 @@ def _result(result: ToolResult) -> list[dict[str, Any]]:
 
 def _assistant(parts: list[Part]) -> dict[str, Any]:
     calls = [part for part in parts if isinstance(part, ToolCall)]
-    thoughts = "".join(part.text for part in parts if isinstance(part, Thinking))
+    thinking = [part for part in parts if isinstance(part, Thinking)]
+    thoughts = "".join(thought.text for thought in thinking)
+    signed = any(thought.signature or thought.redacted for thought in thinking)
     text = _texts([part for part in parts if isinstance(part, Text)])
     return {
         "role": "assistant", "content": text or None,
-        **said(reasoning_content=thoughts or None, tool_calls=[_call(call) for call in calls] or None),
+        **said(reasoning_content=thoughts or None, reasoning_details=[_detail(t) for t in thinking] if signed else None,
+               tool_calls=[_call(call) for call in calls] or None),
     }  # fmt: skip
+
+
+def _detail(thought: Thinking) -> dict[str, Any]:
+    if thought.redacted is not None:
+        return {"type": "reasoning.encrypted", "data": thought.redacted}
+    return {"type": "reasoning.text", "text": thought.text, **said(signature=thought.signature)}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

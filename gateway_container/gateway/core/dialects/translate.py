@@ -26,6 +26,7 @@ from gateway.core.dialects.conversation import (
     ThinkingDelta,
     ToolDelta,
     Used,
+    without_thinking,
 )
 from gateway.core.dialects.embeddings import (
     EmbeddingTranslator,
@@ -172,6 +173,8 @@ def _write_openai(conversation: Conversation, exchange: "Exchange", request: Out
     request.path = CHAT
     if deployment.provider == "mistral":
         conversation.user = None  # refused there, as every field that it does not know
+    if deployment.provider == "mistral" or deployment.limit_name == "max_completion_tokens":  # OpenAI's own servers
+        conversation.turns = without_thinking(conversation.turns)
     request.body = openai_request.write(
         conversation, model_of(exchange), deployment.limit_name, deployment.stream_usage
     )
