@@ -77,7 +77,7 @@ def endpoint_policy(
     ] = None,
     traffic: Annotated[
         Path | None,
-        typer.Option(help="JSON file with the shares of canaries and shadows; they replace those there are."),
+        typer.Option(help="JSON file with shares for canaries and shadows; they replace those there are."),
     ] = None,
     project: Project = None,
 ) -> None:
