@@ -10,6 +10,7 @@ from foundry_cli.errors import CliError
 from foundry_cli.profile import Profile
 
 _EARLY_MS = 60_000
+SIGN_IN = "foundry login --outputs FILE"  # to a deployed platform, in the browser
 
 
 def _now_ms() -> int:
@@ -50,7 +51,7 @@ def sign_in(api_url: str, issuer: str, client_id: str, username: str, password: 
         },
     )
     if "AuthenticationResult" not in answer:
-        raise CliError(f"Sign-in needs another step first: {answer.get('ChallengeName')}.", "foundry login --browser")
+        raise CliError(f"Sign-in needs another step first: {answer.get('ChallengeName')}.", SIGN_IN)
     return with_tokens(
         {"api_url": api_url, "issuer": issuer, "client_id": client_id, "username": username, "cognito_url": url},
         answer["AuthenticationResult"],
