@@ -27,7 +27,7 @@ def tokens(login_url: str, client_id: str) -> dict[str, Any]:
     page = authorize_url(login_url, client_id, verifier, state)
     with _callback(state) as server:
         if not webbrowser.open(page):
-            errors.print(f"Open this page in a browser on this machine: {page}", soft_wrap=True, markup=False)
+            errors.print(f"Open this page in a browser on this machine: {page}", soft_wrap=True)
         code = _wait_for_code(server)
     return exchange(login_url, client_id, code, verifier)
 

@@ -90,8 +90,9 @@ def chat(
     for piece in stream(url or profile.load().api_url, key, body_of(endpoint, prompt, max_tokens)):
         if isinstance(piece, Answer):
             console.print(
-                f"\n[dim]TTFT {piece.ttft_ms:.0f} ms · TPOT {piece.tpot_ms:.1f} ms · "
-                f"{piece.input_tokens} in, {piece.output_tokens} out[/]"
+                f"\nTTFT {piece.ttft_ms:.0f} ms · TPOT {piece.tpot_ms:.1f} ms · "
+                f"{piece.input_tokens} in, {piece.output_tokens} out",
+                style="dim",
             )
         else:
-            console.print(piece, end="", markup=False)
+            console.print(piece, end="")

@@ -26,5 +26,6 @@ def project_of(api: Api, name: str | None) -> Json:
 
 
 def confirm(question: str, yes: bool) -> None:
-    if not yes and not typer.confirm(question):
+    # On stderr: with --json, stdout is for the answer alone.
+    if not yes and not typer.confirm(question, err=True):
         raise CliError("Nothing was changed.")

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from foundry_core.money import format_usd
 from foundry_local.state import Status
+from rich.text import Text
 
 from foundry_cli import accuracy, chat, load, plans, platform
 from foundry_cli.client import Api, Json
@@ -53,7 +54,7 @@ class Demo:
         return f"/projects/{self.project['id']}"
 
     def say(self, title: str) -> None:
-        console.print(f"\n[bold]{title}[/] [dim]({time.perf_counter() - self.started:.0f} s)[/]")
+        console.print(Text.assemble("\n", (title, "bold"), (f" ({time.perf_counter() - self.started:.0f} s)", "dim")))
 
 
 def existing(api: Api, path: str, name: str) -> Json | None:
@@ -129,10 +130,10 @@ def ask(demo: Demo) -> None:
     body = chat.body_of(ENDPOINT, "Say in one sentence what you are.", 32)
     for piece in chat.stream(url, demo.key, body):
         if isinstance(piece, str):
-            console.print(piece, end="", markup=False)
+            console.print(piece, end="")
         else:
             console.print(
-                f"\n  [dim]first token after {piece.ttft_ms:.0f} ms, then {piece.tpot_ms:.1f} ms per token[/]"
+                f"\n  first token after {piece.ttft_ms:.0f} ms, then {piece.tpot_ms:.1f} ms per token", style="dim"
             )
     users, demo.load_began_ms = WORKLOAD["concurrency"], time.time_ns() // 1_000_000
     bodies = [
@@ -182,7 +183,7 @@ def demo(
     port: platform.Port = None,
 ) -> None:
     """Run the main job: register, simulate, deploy, chat, load, compare. Exit status 0 only when every step passed."""
-    console.print("[bold]0. Start the local platform[/]")
+    console.print("0. Start the local platform", style="bold")
     status = platform.start(port)
     run = Demo(status, Api())
     run.project = existing(run.api, "/projects", PROJECT) or run.api.post("/projects", {"name": PROJECT})
@@ -198,7 +199,7 @@ def demo(
 
 
 def _farewell(demo: Demo, stays: bool) -> None:
-    console.print(f"\n[green]Every step passed in {time.perf_counter() - demo.started:.0f} s.[/]")
+    console.print(f"\nEvery step passed in {time.perf_counter() - demo.started:.0f} s.", style="green")
     if not stays:
         return
     platform.show_status(demo.status)

@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 from foundry_core.money import format_usd
 
-from foundry_cli import plans
+from foundry_cli import accuracy, plans
 from foundry_cli.client import Api, Json
 from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
 from foundry_cli.output import console, show_json, show_list
-from foundry_cli.runs import follow
+from foundry_cli.runs import advice, follow
 
 deployments_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Deployments of a project.")
 _COLUMNS = {"DEPLOYMENT": "id", "NAME": "name", "STATUS": "status", "DEVICES": "devices", "MODEL": "model_name"}
@@ -36,11 +36,13 @@ def show(name: str, project: Project = None, as_json: AsJson = False) -> None:
     path, _ = _find(api, project, name)
     found = api.get(path)
     if as_json:
-        return show_json(found)
+        return show_json({**found, "accuracy": accuracy.of_deployment(api, found)})
     console.print(f"{found['name']}: {found['status']}, {format_usd(found['cost_nanos_per_hour'])}/hour")
     plans.show_plans([found["plan"]])
     if found.get("error"):
-        console.print(f"[red]{found['error']['detail']}[/]")
+        console.print(found["error"]["detail"], style="red")
+        console.print(advice(found["error"], found["run_id"]))
+    accuracy.show_all(accuracy.of_deployment(api, found))
 
 
 @deployments_app.command()
@@ -54,7 +56,16 @@ def delete(name: str, project: Project = None, yes: Yes = False) -> None:
     console.print(f"Deleted {found['name']}.")
 
 
-def create(api: Api, project_id: str, name: str, cluster: Json, model: Json, plan: Json, simulation_id: str) -> Json:
+def create(
+    api: Api,
+    project_id: str,
+    name: str,
+    cluster: Json,
+    model: Json,
+    plan: Json,
+    simulation_id: str,
+    quiet: bool = False,
+) -> Json:
     """Create a deployment and follow its run to the end; the ready deployment."""
     body = {
         "name": name,
@@ -70,7 +81,7 @@ def create(api: Api, project_id: str, name: str, cluster: Json, model: Json, pla
     }
     path = f"/projects/{project_id}/deployments"
     accepted = api.post(path, body)
-    follow(api, accepted["run"])
+    follow(api, accepted["run"], quiet)
     return api.get(f"{path}/{accepted['deployment']['id']}")
 
 
@@ -103,13 +114,13 @@ def deploy(
         "service_levels": levels,
     }
     simulation, priced = plans.simulate(api, project_id, request, quiet=as_json)
-    plans.require_plans(simulation, priced)
+    plans.require_plans(simulation, priced, quiet=as_json)
     if not as_json:
         plans.show_plans(priced[:3])
     best = priced[0]
     price = format_usd(best["cost_nanos_per_hour"])
     confirm(f"Deploy the first one on {best['devices']} × {best['device']} for {price} an hour?", yes)
-    deployment = create(api, project_id, name or chosen["name"], where, chosen, best, simulation["id"])
+    deployment = create(api, project_id, name or chosen["name"], where, chosen, best, simulation["id"], quiet=as_json)
     if as_json:
         return show_json(deployment)
     console.print(f'Ready. Try: foundry chat {deployment["name"]} "Hello" --key …')

@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 100
-console = Console(width=min(Console().width, WIDTH) if sys.stdout.isatty() else WIDTH, highlight=False)
-errors = Console(stderr=True, width=WIDTH, highlight=False)
+# What is shown comes from pods, models and people: brackets in it are text, not markup.
+_PLAIN: Any = {"highlight": False, "markup": False, "emoji": False}
+console = Console(width=min(Console().width, WIDTH) if sys.stdout.isatty() else WIDTH, **_PLAIN)
+errors = Console(stderr=True, width=WIDTH, **_PLAIN)
 
 
 def show_json(value: Any) -> None:
@@ -46,6 +48,12 @@ def cell(item: dict[str, Any], path: str) -> str:
     if isinstance(value, list):
         return ", ".join(str(one) for one in value)
     return "–" if value is None else str(value)
+
+
+def listed(values: dict[str, Any]) -> str:
+    """``ttft_ms 500, statistic p95``: what is given of named values."""
+    given = {name: f"{value:,g}" if isinstance(value, float) else value for name, value in values.items()}
+    return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None) or "none"
 
 
 def count(value: float | None) -> str:

@@ -6,7 +6,7 @@ from foundry_core.money import format_usd
 
 from foundry_cli.client import Api, Json
 from foundry_cli.errors import CliError
-from foundry_cli.output import console, show_table
+from foundry_cli.output import console, listed, show_table
 from foundry_cli.runs import follow
 
 
@@ -65,17 +65,21 @@ def _row(plan: Json) -> tuple[Any, ...]:
     )
 
 
-def require_plans(simulation: Json, plans: list[Json]) -> None:
+def require_plans(simulation: Json, plans: list[Json], quiet: bool = False) -> None:
     """Say what would be possible when nothing meets the service levels, and end the command."""
     if plans:
         return
     outcome = simulation["outcome"]
-    console.print(f"[yellow]{outcome['headline']}[/]")
+    if not quiet:
+        _show_way_out(outcome)
+    raise CliError(f"Infeasible: {outcome['binding_constraint'] or 'no configuration fits'}.", "relax a service level")
+
+
+def _show_way_out(outcome: Json) -> None:
+    console.print(outcome["headline"], style="yellow")
     console.print(outcome["explanation"])
     if outcome.get("nearest"):
-        levels = {name: value for name, value in outcome["nearest"]["service_levels"].items() if value is not None}
-        console.print(f"Nearest that this cluster can do: {levels}, by")
+        console.print(f"Nearest that this cluster can do: {listed(outcome['nearest']['service_levels'])}, by")
         show_plans([outcome["nearest"]["plan"]])
     for suggestion in outcome.get("hardware", []):
         console.print(f"{suggestion['nodes']} × {suggestion['devices_per_node']} {suggestion['device']} would meet it.")
-    raise CliError(f"Infeasible: {outcome['binding_constraint'] or 'no configuration fits'}.", "relax a service level")

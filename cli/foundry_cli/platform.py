@@ -10,6 +10,7 @@ import typer
 from foundry_local import control
 from foundry_local.errors import PlatformError
 from foundry_local.state import DEFAULT_PORT, Status
+from rich.text import Text
 
 import foundry_cli
 from foundry_cli import auth, profile
@@ -48,7 +49,7 @@ def start(port: int | None = None) -> Status:
 
 def _say(status: Status) -> None:
     if status.step:
-        console.print(f"  [dim]{status.step}[/]")
+        console.print(f"  {status.step}", style="dim")
 
 
 def running() -> Status:
@@ -106,7 +107,7 @@ def status(as_json: AsJson = False) -> None:
 
 
 def show_status(status: Status) -> None:
-    console.print(f"[green]ready[/]  process {status.pid}")
+    console.print(Text.assemble(("ready", "green"), f"  process {status.pid}"))
     for name, value in [
         ("API", status.api_url),
         ("gateway", status.gateway_url),
@@ -128,9 +129,9 @@ def doctor(as_json: AsJson = False) -> None:
         show_json([vars(finding) for finding in findings])
     else:
         for finding in findings:
-            mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
-            console.print(f"{mark} {finding.name}: {finding.detail}", soft_wrap=True)
+            mark = ("✓", "green") if finding.ok else ("✗", "red")
+            console.print(Text.assemble(mark, f" {finding.name}: {finding.detail}"), soft_wrap=True)
             if not finding.ok and finding.mend:
-                console.print(f"    mend it with: [bold]{finding.mend}[/]", soft_wrap=True)
+                console.print(Text.assemble("    mend it with: ", (finding.mend, "bold")), soft_wrap=True)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

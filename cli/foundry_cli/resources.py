@@ -70,7 +70,7 @@ def create_key(name: str, project: Project = None, as_json: AsJson = False) -> N
     if as_json:
         return show_json(key)
     console.print(f"{key['secret']}", soft_wrap=True)
-    console.print("[dim]This is the only time that the secret is shown.[/]")
+    console.print("This is the only time that the secret is shown.", style="dim")
 
 
 @keys_app.command("revoke")

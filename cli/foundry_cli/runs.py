@@ -1,6 +1,7 @@
 """Long work as people see it: one line per step while it runs, the reason and the next action when it fails."""
 
 import typer
+from rich.text import Text
 
 from foundry_cli.client import Api, Json
 from foundry_cli.context import AsJson, Project, project_of
@@ -8,7 +9,8 @@ from foundry_cli.errors import CliError
 from foundry_cli.output import console, show_json, show_list
 
 runs_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Follow, cancel and retry long work.")
-_MARKS = {"succeeded": "[green]✓[/]", "failed": "[red]✗[/]", "running": "[cyan]…[/]", "undone": "[yellow]↩[/]"}
+_MARKS = {"succeeded": ("✓", "green"), "failed": ("✗", "red"), "running": ("…", "cyan"), "undone": ("↩", "yellow")}
+_NO_MARK = ("·", "")
 
 
 class StepPrinter:
@@ -28,14 +30,19 @@ class StepPrinter:
         self._seen.add(line)
         if step["status"] == "running" and not step.get("detail"):
             return
-        console.print(f"  {_MARKS.get(step['status'], ' ')} {step['title']}{_detail(step)}")
+        _print_step(step)
+
+
+def _print_step(step: Json) -> None:
+    mark = _MARKS.get(step["status"], _NO_MARK)
+    console.print(Text.assemble("  ", mark, f" {step['title']}", (_detail(step), "dim")))
 
 
 def _detail(step: Json) -> str:
     parts = [step["detail"]] if step.get("detail") else []
     if step.get("ended_at_ms") and step.get("started_at_ms"):
         parts.append(f"{(step['ended_at_ms'] - step['started_at_ms']) / 1000:.1f} s")
-    return f" [dim]({', '.join(parts)})[/]" if parts else ""
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def follow(api: Api, run: Json, quiet: bool = False) -> Json:
@@ -43,8 +50,14 @@ def follow(api: Api, run: Json, quiet: bool = False) -> Json:
     ended = api.follow(run["id"], (lambda _: None) if quiet else StepPrinter())
     if ended["status"] != "succeeded":
         error = ended.get("error") or {"detail": f"The run was {ended['status']}."}
-        raise CliError(error["detail"], f"foundry runs retry {ended['id']}")
+        raise CliError(error["detail"], advice(error, ended["id"]))
     return ended
+
+
+def advice(error: Json, run_id: str) -> str:
+    """The run's own next action; where that is to retry, with the command that does."""
+    action, retry = error.get("next_action") or "Retry the run.", f"foundry runs retry {run_id}"
+    return f"{action.rstrip('.')}: {retry}" if action.lower().endswith("retry the run.") else action
 
 
 @runs_app.command("list")
@@ -64,9 +77,10 @@ def show(run_id: str, as_json: AsJson = False) -> None:
         return show_json(run)
     console.print(f"{run['kind']} {run['status']} (attempt {run['attempt']})")
     for step in run["steps"]:
-        console.print(f"  {_MARKS.get(step['status'], '·')} {step['title']}{_detail(step)}")
+        _print_step(step)
     if run.get("error"):
-        console.print(f"[red]{run['error']['detail']}[/]")
+        console.print(run["error"]["detail"], style="red")
+        console.print(advice(run["error"], run_id))
 
 
 @runs_app.command()

@@ -3,7 +3,9 @@
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from foundry_cli.output import WIDTH, console, show_table
+from rich.text import Text
+
+from foundry_cli.output import WIDTH, console, listed, show_table
 
 if TYPE_CHECKING:
     from foundry_sim.search.plans import Plan, Predicted, SimulationRequest, SimulationResult, Spread
@@ -14,7 +16,7 @@ _MARKERS = ("●", "▲", "■", "◆", "✚", "✖", "★", "◉")
 
 def show_result(request: "SimulationRequest", result: "SimulationResult") -> None:
     """Everything about one answer, at most 100 columns wide."""
-    console.print(f"[bold]{result.headline}[/]", soft_wrap=False)
+    console.print(result.headline, style="bold")
     console.print(result.explanation)
     best = result.plans[0] if result.plans else result.nearest.plan if result.nearest else None
     if best:
@@ -32,8 +34,8 @@ def show_result(request: "SimulationRequest", result: "SimulationResult") -> Non
     _show_fleets(result)
     _show_way_out(result)
     if best:
-        console.print("\n[bold]Launch[/]")
-        console.print(best.launch_command, highlight=False, markup=False)
+        console.print("\nLaunch", style="bold")
+        console.print(best.launch_command)
     _show_notes(request, result)
 
 
@@ -50,7 +52,7 @@ def _show_winner(plan: "Plan", title: str) -> None:
         ("Price", f"{_usd(plan.cost_nanos_per_hour)}/h, {_per_million(plan)} per 1M output tokens"),
     ]  # fmt: skip
     for name, text in rows:
-        console.print(f"  [bold]{name:<13}[/]{text}", soft_wrap=False)
+        console.print(Text.assemble("  ", (f"{name:<13}", "bold"), text))
 
 
 def _times(predicted: "Predicted") -> list[tuple[str, str]]:
@@ -110,7 +112,7 @@ def _plot(result: "SimulationResult") -> None:
     figure.label("tokens/s per device", "y")
     figure.plot_size(WIDTH - 4, _PLOT_HEIGHT)
     for line in plotext.uncolorize(str(figure.build())).splitlines():
-        console.print(line.rstrip()[:WIDTH], highlight=False, markup=False)
+        console.print(line.rstrip()[:WIDTH])
 
 
 def _show_plans(plans: list["Plan"]) -> None:
@@ -159,22 +161,22 @@ def _show_comparison(plans: list["Plan"]) -> None:
 
 
 def _show_fleets(result: "SimulationResult") -> None:
+    if result.fleets:
+        console.print("\nFleets", style="bold")
     for number, fleet in enumerate(result.fleets[:3], 1):
         parts = " + ".join(
             f"{part.plan.replicas} × ({_layout(part.plan)}) {part.plan.device_group}, "
             + (f"load {part.load:g}" if part.role == "serve" else part.role)
             for part in fleet.parts
         )
-        title = "\n[bold]Fleets[/]\n" if number == 1 else ""
-        console.print(f"{title}{number}  {_usd(fleet.cost_nanos_per_hour)}/h: {parts}")
+        console.print(f"{number}  {_usd(fleet.cost_nanos_per_hour)}/h: {parts}")
 
 
 def _show_way_out(result: "SimulationResult") -> None:
     if result.nearest:
         levels = result.nearest.service_levels.model_dump(exclude_none=True, exclude={"statistic"})
         statistic = result.nearest.service_levels.statistic
-        met = ", ".join(f"{name} {value:,g}" for name, value in levels.items()) or "none"
-        console.print(f"\nNearest service levels that this hardware meets ({statistic}): {met}")
+        console.print(f"\nNearest service levels that this hardware meets ({statistic}): {listed(levels)}")
     for found in result.hardware:
         plan = found.plan
         console.print(
@@ -186,9 +188,10 @@ def _show_way_out(result: "SimulationResult") -> None:
 def _show_notes(request: "SimulationRequest", result: "SimulationResult") -> None:
     console.print()
     for warning in result.warnings:
-        console.print(f"[dim]{warning}[/]")
+        console.print(warning, style="dim")
     judged = "the upper end of the 90 % interval" if request.confidence == "upper" else "expected values"
     console.print(
-        f"[dim]{result.considered:,} configurations judged by {judged} in {result.elapsed_ms:,.0f} ms, "
-        f"{result.feasible_count:,} meet the service levels.[/]"
+        f"{result.considered:,} configurations judged by {judged} in {result.elapsed_ms:,.0f} ms, "
+        f"{result.feasible_count:,} meet the service levels.",
+        style="dim",
     )
