@@ -13,6 +13,7 @@ from foundry_cli.errors import CliError
 if TYPE_CHECKING:
     from foundry_sim.search.plans import DeviceGroup, SimulationRequest
 
+_PLATFORM_PLANS = 20  # as many as a simulation of the platform keeps
 _EXAMPLE = "foundry simulate --model meta-llama/Llama-3.1-8B --devices h100_sxm:1x8 --concurrency 32 --ttft 500"
 
 
@@ -50,7 +51,9 @@ def simulate(
     tps: Annotated[float | None, typer.Option(help="Tokens per second for each user at least.")] = None,
     e2e: Annotated[float | None, typer.Option(help="Whole answer at most, ms.")] = None,
     statistic: Annotated[StatisticName | None, typer.Option(help="What the limits hold for.")] = None,
-    engine: Annotated[list[str] | None, typer.Option(help="vllm, sglang, trtllm; repeat. Default: all.")] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="vllm, sglang, trtllm; repeat. Default: all; on a cluster vllm and sglang.")
+    ] = None,
     purchase: Annotated[PurchaseName, typer.Option(help="Which price counts.")] = PurchaseName.on_demand,
     quantised: Annotated[bool, typer.Option("--quantised", help="Also consider quantised weights.")] = False,
     shared: Annotated[bool, typer.Option("--shared", help="Slices of devices (HAMi) instead of whole ones.")] = False,
@@ -86,11 +89,22 @@ def simulate(
         **({"engines": engine} if engine else {}),
     }
     if cluster:
+        _refuse_offline_only(devices, mixed, top)
         return _on_platform(model, cluster, project, {**shape, **options}, as_json)
     if not devices:
         raise CliError("Say on what to run: --devices, or --cluster for a registered one.", _EXAMPLE)
     request = _request({"model": _model(model), "device_groups": _groups(devices), **shape, **options})
     _offline(request, as_json)
+
+
+def _refuse_offline_only(devices: list[str] | None, mixed: bool, top: int) -> None:
+    """``CliError`` for what the platform's simulations do not know, instead of an answer to another question."""
+    if devices:
+        raise CliError("Give either --devices or --cluster: a cluster brings its own devices.", _EXAMPLE)
+    if mixed:
+        raise CliError("--mixed works with --devices only: the platform deploys on one device group.", _EXAMPLE)
+    if top > _PLATFORM_PLANS:
+        raise CliError(f"--top is at most {_PLATFORM_PLANS} with --cluster.", f"--top {_PLATFORM_PLANS}")
 
 
 def _shape(workload: str | None, asked: dict[str, Any], levels: dict[str, Any]) -> dict[str, Any]:
@@ -222,11 +236,11 @@ def _on_platform(model: str, cluster: str, project: str | None, fields: dict[str
     request = {
         "model": {"id": chosen["id"], "name": chosen["name"], "config": chosen["config"]},
         "device_groups": plans.usable_groups(where),
-        **{name: fields[name] for name in ("workload", "service_levels", "purchase")},
-        **({"engines": fields["engines"]} if "engines" in fields else {}),
+        **{name: value for name, value in fields.items() if name != "mixed"},
     }
     simulation, priced = plans.simulate(api, project_id, request, quiet=as_json)
     if as_json:
-        return show_json({**simulation, "plans": priced})
-    plans.require_plans(simulation, priced)
-    plans.show_plans(priced[: fields["max_plans"]])
+        show_json({**simulation, "plans": priced})
+    plans.require_plans(simulation, priced, quiet=as_json)
+    if not as_json:
+        plans.show_plans(priced)
