@@ -42,6 +42,8 @@ def _absent_or_text(value: msgspec.Raw) -> bool:
 def parse(body: bytes) -> Call:
     """Read a JSON body. Raises Rejected for anything that is not a JSON object with a model."""
     try:
+        if not body.isascii():
+            body.decode()  # what is skipped is not looked at: bytes that are no text would be met only on the way out
         return _decode_chat(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _parse_odd(body)
@@ -50,6 +52,7 @@ def parse(body: bytes) -> Call:
 def _parse_odd(body: bytes) -> Call:
     """Messages of another shape are the deployment's to refuse."""
     try:
+        body.decode()
         return _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("invalid_request", f"The body is not a valid request: {error}.") from None

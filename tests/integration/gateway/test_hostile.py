@@ -382,6 +382,39 @@ async def test_the_first_token_is_not_delayed_by_nagle(stack: Any) -> None:
     writer.close()
 
 
+async def test_a_token_does_not_wait_for_the_one_before_to_be_acknowledged(stack: Any) -> None:
+    """Nagle's algorithm would hold every token back until the client's delayed acknowledgement (40 ms) of the last."""
+    steps, read = 30, asyncio.Semaphore(0)
+
+    async def step_by_step(engine: Any, request: Any, writer: Any) -> None:
+        engine.begin_stream(writer)
+        for number in range(steps):
+            engine.event(writer, {"choices": [{"delta": {"content": str(number)}}]})
+            await writer.drain()
+            await read.acquire()
+            engine.event(writer, {"choices": [{"delta": {"content": "and"}}]})  # while the last is not acknowledged
+            await writer.drain()
+            await read.acquire()
+        writer.write(b"0\r\n\r\n")
+
+    for engine in stack.engines:
+        engine.script = step_by_step
+    took_s = []
+    for _ in range(3):  # the fastest counts: the machine may be busy
+        reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+        writer.write(request(STREAM))
+        await reader.readuntil(b"\r\n\r\n")
+        client: socket.socket = writer.get_extra_info("socket")
+        begun_s = time.monotonic()
+        for _ in range(2 * steps):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)  # acknowledge late, as busy clients do
+            await reader.readuntil(b"\n\n\r\n")
+            read.release()
+        took_s.append(time.monotonic() - begun_s)
+        writer.transport.abort()
+    assert min(took_s) < steps * 0.02, took_s
+
+
 def fragments(data: bytes, cuts: list[int]) -> list[bytes]:
     marks = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     return [data[a:b] for a, b in itertools.pairwise(marks)]
