@@ -18,7 +18,7 @@ from gateway.core.shapes import Usage
 from gateway.core.snapshot import Deployment
 from gateway.core.stage import MAX_READ_BYTES, AnswerHead, Garbled
 from gateway.core.usage import StreamReader
-from gateway.reference_pipeline import ReferencePipeline
+from gateway.reference_pipeline import ReferencePipeline, end_all
 from gateway.runtime import Gateway
 
 Result = TypeVar("Result")
@@ -152,7 +152,7 @@ class Inference:
         except httpx.HTTPError:
             return None, Rejected("upstream_unreachable")
         finally:
-            await _end(left, sending)
+            await end_all(left, sending)
 
     def _request(self, deployment: Deployment) -> httpx.Request:
         path, headers = self.exchange.path, self._outgoing_headers()
@@ -202,7 +202,7 @@ class Inference:
                 raise ClientLeft
             return await working
         finally:
-            await _end(working, left)
+            await end_all(working, left)
 
     async def _pass_stages(self, response: httpx.Response, pipeline: ReferencePipeline) -> str:
         head = AnswerHead(response.status_code, self._incoming_headers(response))
@@ -293,10 +293,3 @@ class Inference:
         if outcome in ("cancelled", "cut") and self.exchange.deployment is not None:
             return usages.counted(len(self.exchange.body), 0), "counted"
         return Usage(), "none"
-
-
-async def _end(*tasks: "asyncio.Future[Any]") -> None:
-    """Cancel what still runs and wait for its end, so that connections are closed before the row is written."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -50,9 +50,7 @@ class ReferencePipeline(Pipeline):
                 reading.result()
             await sending
         finally:
-            reading.cancel()
-            sending.cancel()
-            await asyncio.gather(reading, sending, return_exceptions=True)
+            await end_all(reading, sending)
 
     async def _read(self, response: httpx.Response, head: AnswerHead, hide_usage: bool) -> None:
         self.upstream_head(head, hide_usage)
@@ -133,3 +131,10 @@ class ReferencePipeline(Pipeline):
         for task in tuple(self._tasks):
             task.cancel()
         super().over(outcome)
+
+
+async def end_all(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel what still runs and wait for its end, so that connections are closed before the row is written."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
