@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.clock import now_ms
 from gateway.core import usage as usages
 from gateway.core.exchange import Exchange
-from gateway.core.headers import TO_CLIENT, TO_STAGES, TO_UPSTREAM, client_ip, token_of
+from gateway.core.headers import TO_CLIENT, TO_STAGES, TO_UPSTREAM, USER_AGENT, client_ip, token_of
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
 from gateway.core.snapshot import Deployment
@@ -172,7 +172,7 @@ class Inference:
             named[b"traceparent"] = self.exchange.trace.traceparent
         named[b"content-type"] = self.named.get(b"content-type", b"application/json")
         named[b"x-request-id"] = self.exchange.request_id.encode()
-        return [*named.items(), (b"accept-encoding", b"identity")]
+        return [*named.items(), (b"accept-encoding", b"identity"), USER_AGENT]
 
     async def _watch_client(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":

@@ -1,10 +1,12 @@
 """Which headers pass, in either direction: only those named here, so nothing internal leaks in or out."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from gateway.core.authorise import inside
 from gateway.core.snapshot import Network
 
+USER_AGENT: Final = (b"user-agent", b"foundry-gateway")  # some providers' front doors turn away who names none
 TO_UPSTREAM = frozenset({
     b"anthropic-beta", b"anthropic-version", b"baggage", b"idempotency-key", b"openai-beta", b"traceparent",
     b"tracestate",

@@ -112,6 +112,7 @@ async def test_how_anthropic_is_addressed(stack: Stack) -> None:
     request = request_of(stack)
     assert (request.path, request.headers["x-api-key"]) == ("/v1/messages", "pk-1")
     assert request.headers["anthropic-version"] == "2023-06-01" and "authorization" not in request.headers
+    assert request.headers["user-agent"] == "foundry-gateway"
     assert request.json() == {
         "model": "up:x/m", "max_tokens": 99,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
@@ -205,6 +206,7 @@ async def test_a_dialect_that_both_speak_is_not_touched(stack: Stack) -> None:
     await become(stack, "anthropic")
     answer = await ask(stack, "anthropic", container="unknown to us")
     assert answer.content == whole("anthropic")
+    assert request_of(stack).headers["user-agent"] == "foundry-gateway"
     assert request_of(stack).json()["container"] == "unknown to us"
 
 
