@@ -13,6 +13,13 @@ from foundry_cli import profile
 from foundry_cli.errors import CliError
 from foundry_cli.output import console
 
+_NEXT_BY_STATUS = {
+    401: "foundry keys list",
+    403: "foundry keys list",
+    404: "foundry endpoints list",
+    429: "ask again later",
+}
+
 
 @dataclass
 class Answer:
@@ -44,44 +51,64 @@ def stream(url: str, key: str, body: dict[str, Any]) -> Iterator[str | Answer]:
     first: float | None = None
     usage: dict[str, int] = {}
     headers = {"authorization": f"Bearer {key}"}
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=300) as response:
-        if response.status_code != 200:
-            raise CliError(_refusal(response.read(), response.status_code), "foundry keys list")
-        for event in _events(response.iter_lines()):
-            usage = event.get("usage") or usage
-            text = _text(event)
-            if text:
-                first = first or time.perf_counter()
-                yield text
+    try:
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=300) as response:
+            for event in _answered(response):
+                usage = event.get("usage") or usage
+                text = _text(event)
+                if text:
+                    first = first or time.perf_counter()
+                    yield text
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise CliError(
+            f"No whole answer from {url} ({error}).", "foundry status, or name a gateway with --url"
+        ) from error
     ended = time.perf_counter()
     ttft_ms = ((first or ended) - started) * 1000
     yield Answer(ttft_ms, (ended - started) * 1000, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
 
 
-def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        if line.startswith("data: ") and line != "data: [DONE]":
-            yield json.loads(line[6:])
+def _answered(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """Events of the stream; ``CliError`` when it is refused, or when an event tells of an error."""
+    if response.status_code != 200:
+        refusal = _sentence(response.read()) or f"The gateway answered {response.status_code}."
+        raise CliError(refusal, _NEXT_BY_STATUS.get(response.status_code, "foundry status"))
+    for line in response.iter_lines():
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            continue
+        if sentence := _sentence(line[6:]):
+            raise CliError(f"The answer broke off: {sentence}", "ask again")
+        yield _event(line[6:])
+
+
+def _event(data: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise CliError("The answer is not a stream of chat completions.", "name a gateway with --url") from error
 
 
 def _text(event: dict[str, Any]) -> str:
     choices = event.get("choices") or [{}]
-    return str(choices[0].get("delta", {}).get("content") or "")
+    return str((choices[0].get("delta") or {}).get("content") or "")
 
 
-def _refusal(body: bytes, status: int) -> str:
+def _sentence(document: str | bytes) -> str | None:
+    """What a problem document or an OpenAI-style error says; None for anything else."""
     try:
-        error = json.loads(body)
-        return str(error.get("detail") or error["error"]["message"])
+        found = json.loads(document)
+        return str(found.get("detail") or found["error"]["message"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"The gateway answered {status}."
+        return None
 
 
 def chat(
     endpoint: Annotated[str, typer.Argument(help="Name of the endpoint (the OpenAI `model`).")],
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
     key: Annotated[str, typer.Option(envvar="FOUNDRY_API_KEY", help="A project API key.")] = "",
-    url: Annotated[str | None, typer.Option(envvar="FOUNDRY_GATEWAY_URL", help="Gateway; the platform's own.")] = None,
+    url: Annotated[
+        str | None, typer.Option(envvar="FOUNDRY_GATEWAY_URL", help="Gateway; the local platform's own by default.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Output tokens at most.")] = 256,
 ) -> None:
     """Stream one chat completion through the gateway."""

@@ -52,6 +52,33 @@ def test_a_refusal_is_the_gateways_own_sentence(gateway: list[httpx.Response], b
         list(chat.stream("http://g", "k", chat.body_of("m", "hi", 5)))
 
 
+@pytest.mark.parametrize(("status", "advice"), [(401, "keys list"), (404, "endpoints list"), (429, "later")])
+def test_a_refusal_names_what_helps(gateway: list[httpx.Response], status: int, advice: str) -> None:
+    gateway.append(httpx.Response(status))
+    with pytest.raises(CliError) as caught:
+        list(chat.stream("http://g", "k", chat.body_of("m", "hi", 5)))
+    assert str(caught.value.next_command).endswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [(b'{"error": {"message": "The engine died."}}', "The engine died."), (b"[1]", "not a stream"), (b"{", "not a")],
+)
+def test_an_error_within_a_stream_ends_it(gateway: list[httpx.Response], last: bytes, sentence: str) -> None:
+    gateway.append(httpx.Response(200, content=sse({"choices": [{"delta": {"content": "Hel"}}]}) + b"data: " + last))
+    pieces = chat.stream("http://g", "k", chat.body_of("m", "hi", 5))
+    assert next(pieces) == "Hel"
+    with pytest.raises(CliError, match=sentence):
+        list(pieces)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "g", "http://[", "http://127.0.0.1:99999"])
+def test_no_gateway_is_one_sentence(url: str) -> None:
+    with pytest.raises(CliError, match="No whole answer from") as caught:
+        list(chat.stream(url, "k", chat.body_of("m", "hi", 5)))
+    assert "foundry status" in str(caught.value.next_command)
+
+
 async def served(answer: bytes, bodies: list[dict[str, object]]) -> tuple[load.LoadResult, set[bytes]]:
     """The result of a load on a server that gives every request the same bytes, and the requests it saw."""
     seen: set[bytes] = set()
