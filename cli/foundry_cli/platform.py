@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from foundry_local import control
 from foundry_local.errors import PlatformError
-from foundry_local.state import DEFAULT_PORT, Status
+from foundry_local.state import DEFAULT_PORT, StateDir, Status
 from rich.text import Text
 
 import foundry_cli
@@ -90,11 +89,13 @@ def down(
     """Stop the local platform. Its state stays unless --forget is given."""
     try:
         stopped = control.down(state())
+        if forget:
+            StateDir(state()).forget()
     except PlatformError as error:
         raise CliError(str(error)) from error
-    if forget:
-        shutil.rmtree(state(), ignore_errors=True)
     console.print("Stopped." if stopped else "It was not running.")
+    if forget:
+        console.print("Its state is deleted.")
 
 
 def status(as_json: AsJson = False) -> None:

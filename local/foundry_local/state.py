@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import shlex
+import shutil
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -70,6 +72,7 @@ class StateDir:
         self.log = self.root / "platform.log"
         self._ports = self.root / "ports.json"
         self._lock = self.root / "lock"
+        self._mark = self.root / "foundry-state"
 
     @property
     def context(self) -> dict[str, str]:
@@ -78,6 +81,20 @@ class StateDir:
 
     def create(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not any(self.root.iterdir()):
+            self._mark.touch(mode=0o600)
+
+    def forget(self) -> None:
+        """Delete the directory, if there is one. ``StateError`` for one that held files before it became a state."""
+        if not self.root.exists():
+            return
+        by_hand = f"look into it, then rm -r {shlex.quote(str(self.root))}"
+        if not self._mark.exists():
+            raise StateError(f"{self.root} lacks the mark of a state directory, so nothing was deleted: {by_hand}")
+        try:
+            shutil.rmtree(self.root)
+        except OSError as error:
+            raise StateError(f"not all of {self.root} could be deleted ({error}): {by_hand}") from error
 
     def lock(self) -> int:
         """Take the directory for this process until it ends; returns the descriptor that holds the lock."""

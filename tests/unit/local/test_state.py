@@ -76,3 +76,29 @@ def test_inner_ports_avoid_what_is_taken(state: StateDir) -> None:
         port = busy.getsockname()[1]
         ports = state.ports(port - 1)
     assert ports.front == port - 1 and ports.emulator != port
+
+
+def test_a_state_is_forgotten_whole(state: StateDir) -> None:
+    state.write_status(Status("ready", 1, 0))
+    state.create()
+    state.forget()
+    assert not state.root.exists()
+    state.forget()
+
+
+def test_a_directory_of_others_is_never_deleted(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    state = StateDir(tmp_path)
+    state.create()
+    state.ports(0)
+    with pytest.raises(StateError, match="nothing was deleted"):
+        state.forget()
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_what_cannot_be_deleted_is_said(state: StateDir, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(state.root)
+    with pytest.raises(StateError, match="could be deleted"):
+        StateDir(link).forget()
+    assert state.root.exists()

@@ -1,0 +1,24 @@
+"""`foundry down --forget` deletes what Foundry made, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+from foundry_cli.errors import CliError
+from foundry_cli.main import app
+from foundry_local.state import StateDir
+from typer.testing import CliRunner
+
+
+def test_a_state_is_deleted_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOUNDRY_STATE", str(tmp_path / "state"))
+    StateDir(tmp_path / "state").create()
+    shown = CliRunner().invoke(app, ["down", "--forget"])
+    assert shown.output == "It was not running.\nIts state is deleted.\n" and not (tmp_path / "state").exists()
+
+
+def test_any_other_directory_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    monkeypatch.setenv("FOUNDRY_STATE", str(tmp_path))
+    shown = CliRunner().invoke(app, ["down", "--forget"])
+    assert isinstance(shown.exception, CliError) and "nothing was deleted" in shown.exception.message
+    assert (tmp_path / "thesis.txt").exists()
