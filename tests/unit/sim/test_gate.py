@@ -14,7 +14,7 @@ from foundry_sim.learned.regressor import load as load_regressor
 from foundry_sim.predict import predict
 from foundry_sim.predict_io import predict_lines
 from foundry_sim.requests import parse
-from foundry_sim.train import heldout
+from foundry_sim.train import heldout, tails
 from foundry_sim.train.dataset import load
 from foundry_sim.train.decisions import decide
 from foundry_sim.train.fit import fitted_table
@@ -66,6 +66,13 @@ def test_decisions_stay_below_their_ceilings(data) -> None:  # type: ignore[no-u
     assert picks.questions > 100
     assert 100 * picks.regret <= CEILINGS["decisions"]["regret"]
     assert 100 * picks.violations <= CEILINGS["decisions"]["violations"]
+
+
+def test_held_out_percentiles_stay_below_their_ceilings(data) -> None:  # type: ignore[no-untyped-def]
+    found = tails.held_out(data, heldout.read_folds(), "curve")
+    for name, ceiling in {"p50": 26.0, "p99": 38.0}.items():
+        size = 100 * np.abs(np.expm1(found[name][np.isfinite(found[name])]))
+        assert len(size) > 400 and size.mean() <= ceiling, name
 
 
 def test_training_repeats_bit_for_bit(data) -> None:  # type: ignore[no-untyped-def]

@@ -13,8 +13,8 @@ from foundry_sim.physics.steady import Steady, Traffic
 from foundry_sim.physics.step import Shape
 from foundry_sim.physics.terms import Array, Terms
 
-_MONTHS = 80.0  # days that software changes by as much as a factor of e in length
-_MEASURED = 100.0
+_MONTHS = 62.0  # days that software changes by as much as a factor of e in length
+_MEASURED = 67.0
 MEDIAN = 2.0
 
 
@@ -54,11 +54,11 @@ def _model(t: Terms, x: Traffic, s: Steady) -> list[Array]:
         (_log(s.decode_s) + 4.5) / 1.5,
         t.layers / 30.0 - 2.0,
         np.asarray(t.experts > 0, np.float64),
-        1.0 - t.kv_sharded,
+        1.5 * (1.0 - t.kv_sharded),
         _log(t.hidden) - 8.5,
-        t.weight_bytes / 0.7,
+        t.weight_bytes * 2.0,
         t.moe_bytes,
-        t.kv_bytes,
+        t.kv_bytes / 2.0,
         _log(t.memory_bandwidth) - 29.0,
         x.drafted / 1.4,
     ]

@@ -15,9 +15,9 @@ from foundry_sim.physics.terms import Array
 from foundry_sim.train.dataset import curve_weight
 from foundry_sim.train.fit_residual import Prepared
 
-ANCHORS = 600
-SHARPNESS = 0.25
-_TAIL_ANCHORS, _TAIL_RIDGE = 100, 0.3
+ANCHORS = 800
+SHARPNESS = 0.2
+_TAIL = (100, 0.1, 0.05, 0.0)  # anchors, sharpness, ridge, offset: few runs, so smoother
 _MEDIANS = 0.5  # weight of a measured median where means are asked for
 _RIDGE = 0.05
 # A percentage error weighs a prediction twice the truth as 100 % and half of it as 50 %: the best guess is lower.
@@ -56,8 +56,8 @@ def tail(p: Prepared, keep: NDArray[np.bool_], mean: Smoother) -> Smoother:
     known = np.where(np.isfinite(p.data.targets["ttft"]), p.data.targets["ttft"], corrected(p, mean))
     shape = ttft_shape(p.state)
     target = np.stack([median - known - shape[0], last - known - shape[1]], axis=1)[rows]
-    at, settings = places(p)[rows].astype(np.float64), (_TAIL_ANCHORS, SHARPNESS, _TAIL_RIDGE, 0.0)
-    return _ridge(at, np.clip(target, -2.0, 2.0), np.ones(len(at)), settings)
+    at = places(p)[rows].astype(np.float64)
+    return _ridge(at, np.clip(target, -2.0, 2.0), np.ones(len(at)), _TAIL)
 
 
 def corrected(p: Prepared, mean: Smoother) -> Array:
