@@ -1,6 +1,7 @@
 """One client connection as its requests see it: whose turn it is, how they answer, and how it ends."""
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -177,4 +178,5 @@ class Connection(asyncio.Protocol):
         self._lingers = True
         self.transport.resume_reading()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the client may be gone already
+                self.transport.write_eof()

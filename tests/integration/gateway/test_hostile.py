@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import itertools
 import json
@@ -314,6 +315,31 @@ async def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_without_b
                 engine.closing.transport.abort()
     deployments = stack.gateway.policy.snapshot.deployments.values()
     assert all(deployment.failures == 0 for deployment in deployments)
+
+
+class ResetMeanwhile:
+    """A transport whose connection was reset just before its end is written."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def write_eof(self) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+
+async def test_a_client_that_is_gone_before_its_answer_can_be_closed(stack: Any) -> None:
+    """The connection may be reset between the answer to half a request and its orderly end."""
+    _, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(HEAD)
+    await asyncio.sleep(0.05)
+    [front] = stack.hot.fronts
+    front.transport = ResetMeanwhile(front.transport)
+    front.sweep(time.monotonic() + 1000)
+    assert front._lingers
+    writer.transport.abort()
 
 
 async def test_clients_that_leave_at_any_moment_leave_nothing_behind(stack: Any) -> None:
