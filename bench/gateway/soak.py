@@ -6,6 +6,7 @@ what the client saw, the control plane's counter is the sum of the rows, and the
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -34,13 +35,15 @@ AFTERMATH_S = 3.0  # so long after an outage budgets may still be refused
 
 
 def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    """Below those of outgoing connections: one of these must not take the port of an engine that is down."""
+    found: list[int] = []
+    for port in range(21_000, 32_000):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise SystemExit("There are no free ports.")
 
 
 class Engines:

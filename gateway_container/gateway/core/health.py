@@ -18,7 +18,12 @@ def usable(deployment: Deployment, now_s: float) -> bool:
 
 
 def note_failure(deployment: Deployment, now_s: float) -> None:
-    """Open the breaker after three failures in a row, for 1, 2, 4 … 30 s."""
+    """Open the breaker after three failures in a row, for 1, 2, 4 … 30 s.
+
+    Failures of requests that were sent before it opened say nothing new: a burst of them is one event.
+    """
+    if deployment.open_until_s > now_s:
+        return
     deployment.failures += 1
     deployment.failure_rate += RATE_WEIGHT * (1.0 - deployment.failure_rate)
     beyond = deployment.failures - FAILURES_TO_OPEN

@@ -40,6 +40,15 @@ def test_tiers_are_tried_in_order_and_the_tried_are_skipped() -> None:
     assert chooser.choose(found, (first, second), 0.0) is None
 
 
+def test_a_burst_of_failures_opens_the_breaker_no_longer_than_three() -> None:
+    """Twenty requests were under way when the engine died; a second later it may be back."""
+    tier = endpoint("least_outstanding", [{"id": "a"}, {"id": "b"}]).tiers[0]
+    for _ in range(20):
+        health.note_failure(tier[0], 100.0)
+    assert not health.usable(tier[0], 100.5) and health.usable(tier[0], 101.0)
+    assert not health.eject_outliers(tier, 100.0)
+
+
 def test_the_breaker_opens_after_three_failures_and_lets_a_probe_through() -> None:
     found, chooser = endpoint("least_outstanding", [{"id": "a"}]), Chooser()
     [deployment] = found.tiers[0]
