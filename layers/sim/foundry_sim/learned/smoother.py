@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_ROWS = 512  # at once: the distances stay in the processor's cache
+_ROWS = 128  # at once: the distances stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,21 @@ class Smoother:
     offset: float
 
     def predict(self, coordinates: NDArray[np.float32]) -> NDArray[np.float64]:
-        """`coordinates` is rows × d."""
-        scale = np.float32(self.sharpness)
-        ends = np.float32(1.0) + scale * np.einsum("md,md->m", self.anchors, self.anchors)
-        turned = np.vstack([self.anchors.T * (np.float32(-2.0) * scale), np.full_like(ends, scale)[None], ends[None]])
-        found = np.empty((len(coordinates), *self.coefficients.shape[1:]), np.float64)
-        for start in range(0, len(coordinates), _ROWS):
-            rows = coordinates[start : start + _ROWS]
-            squares = np.einsum("nd,nd->n", rows, rows)[:, None]
-            near = np.hstack([rows, squares, np.ones_like(squares)]) @ turned  # 1 + sharpness · distance²
-            np.reciprocal(np.maximum(near, np.float32(1.0), out=near), out=near)
-            found[start : start + _ROWS] = near @ self.coefficients
+        """`coordinates` is rows × d. A search varies few of them: what all rows share is one number per anchor."""
+        count = len(coordinates)
+        found = np.empty((count, *self.coefficients.shape[1:]), np.float64)
+        if not count:
+            return found
+        scale, first = np.float32(self.sharpness), coordinates[0]
+        varies = (coordinates != first).any(axis=0)
+        anchors, same = self.anchors[:, varies], (self.anchors - first)[:, ~varies]
+        ends = 1 + scale * (np.einsum("md,md->m", same, same) + np.einsum("md,md->m", anchors, anchors))
+        turned = np.vstack([anchors.T * (-2 * scale), np.full_like(ends, scale)[None], ends[None]])
+        rows = coordinates[:, varies]
+        rows = np.column_stack([rows, np.einsum("nd,nd->n", rows, rows), np.ones(count, np.float32)])
+        room = np.empty((min(_ROWS, count), len(ends)), np.float32)
+        for start in range(0, count, _ROWS):
+            near = room[: min(_ROWS, count - start)]
+            np.matmul(rows[start : start + _ROWS], turned, out=near)  # 1 + sharpness · distance²
+            found[start : start + _ROWS] = np.reciprocal(near, out=near) @ self.coefficients
         return found + self.offset
