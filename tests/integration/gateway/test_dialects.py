@@ -305,3 +305,16 @@ async def test_a_client_that_leaves_a_translated_stream_stops_the_provider(stack
     sent = sum(engine.chunks_sent for engine in stack.engines)
     await asyncio.sleep(0.05)
     assert sum(engine.chunks_sent for engine in stack.engines) - sent <= 2
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_stages_see_the_clients_dialect(stack: Stack, streamed: bool) -> None:
+    """A guardrail redacts what a provider of another dialect says, and the cache gives it back."""
+    await become(stack, "bedrock")
+    rule = {"id": "g1", "kind": "regex", "patterns": ["check"], "on": ["output"], "action": "redact"}
+    await stack.change_endpoint(policy={"guardrails": [rule], "cache_ttl_s": 60})
+    answers = [await ask(stack, "openai", stream=streamed, temperature=0) for _ in range(2)]
+    texts = [text_of("openai", answer.content, streamed) for answer in answers]
+    assert texts[0] == texts[1] and texts[0].startswith("Let me ") and "check" not in texts[0]
+    assert [row["outcome"] for row in await stack.rows(2)] == ["ok", "cached"]
+    assert len([request for engine in stack.engines for request in engine.requests]) == 1
