@@ -119,13 +119,21 @@ class Attempts(Exchange):
             if self.pipeline is not None or self.path in deployment.translations:
                 self._compose(deployment)
         except Rejected as problem:
-            self.refuse(problem)
+            self._pass_over(problem)
             return
         upstream = pool.take()
         if upstream is not None:
             self.send(upstream, line)
         else:
             self.hot.spawn(self._dial(pool, line))
+
+    def _pass_over(self, problem: Rejected) -> None:
+        """No key for this deployment, or no word there for what the client says: perhaps another can be asked."""
+        following = self.hot.policy.retry(self, self.hot.now_s, sent=False)
+        if following is None:
+            self.refuse(problem)
+        else:
+            self._attempt(following)
 
     def _compose(self, deployment: Deployment) -> None:
         if self.pipeline is None:

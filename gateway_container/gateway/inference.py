@@ -118,7 +118,7 @@ class Inference:
         """Try deployments until one answers with something to pass on."""
         deployment = await self.gateway.choose(self.exchange)
         while True:
-            response, problem = await self._attempt(deployment)
+            response, problem = await self._attempt(self._next_request(deployment))
             status = response.status_code if response is not None else None
             now_s = time.monotonic()
             if status is not None and status < 400:
@@ -134,8 +134,17 @@ class Inference:
             raise problem
         return response
 
-    async def _attempt(self, deployment: Deployment) -> tuple[httpx.Response | None, Rejected]:
-        request = self._request(deployment)
+    def _next_request(self, deployment: Deployment) -> httpx.Request:
+        """For the deployment, or the next that has a key and a word for what the client says. Raises Rejected."""
+        try:
+            return self._request(deployment)
+        except Rejected:
+            following = self.policy.retry(self.exchange, time.monotonic(), sent=False)
+            if following is None:
+                raise
+            return self._next_request(following)
+
+    async def _attempt(self, request: httpx.Request) -> tuple[httpx.Response | None, Rejected]:
         left = asyncio.ensure_future(self._watch_client())
         sending = asyncio.ensure_future(self.client.send(request, stream=True))
         try:
@@ -268,7 +277,7 @@ class Inference:
 
     def _finish(self, outcome: str) -> None:
         if self.pipeline is not None:
-            usage, source = self._usage_of(self.pipeline, outcome)
+            usage, source = self.pipeline.used(outcome)
             self.pipeline.over(outcome)
         else:
             usage, source = self._usage(outcome)
@@ -277,11 +286,6 @@ class Inference:
         status = self.sent_status or 499
         row = self.policy.finish(self.exchange, status, outcome, time.monotonic(), usage, source, self.error_code)
         self.gateway.emit(row)
-
-    def _usage_of(self, pipeline: ReferencePipeline, outcome: str) -> tuple[Usage, str]:
-        if not pipeline.heard and pipeline.answered is None and outcome != "cancelled":
-            return Usage(), "none"
-        return pipeline.usage(pipeline.complete and outcome != "cancelled")
 
     def _usage(self, outcome: str) -> tuple[Usage, str]:
         if self.reader is not None:

@@ -9,7 +9,8 @@ import httpx
 from starlette.types import Message
 
 from gateway.core.problems import Rejected
-from gateway.core.stage import JSON, AnswerHead, Outgoing, Pipeline, StageMaker
+from gateway.core.shapes import Usage
+from gateway.core.stage import JSON, NOTHING, AnswerHead, Outgoing, Pipeline, StageMaker
 
 if TYPE_CHECKING:
     from gateway.inference import Inference
@@ -126,6 +127,12 @@ class ReferencePipeline(Pipeline):
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def used(self, outcome: str) -> tuple[Usage, str]:
+        """What the row says of a request that ended so."""
+        if not self.heard and self.answered is None and outcome != "cancelled":
+            return NOTHING, "none"
+        return self.usage(self.complete and outcome != "cancelled")
 
     def over(self, outcome: str) -> None:
         for task in tuple(self._tasks):

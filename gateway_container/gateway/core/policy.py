@@ -210,12 +210,13 @@ class Policy:
         allowed = max(e.policy.retries for e in endpoint.chain)
         return may_retry(status, exchange.retries, allowed, sent)
 
-    def retry(self, exchange: Exchange, now_s: float) -> Deployment | None:
-        """The deployment for a further attempt; the failed one stays ``exchange.deployment`` when there is none."""
+    def retry(self, exchange: Exchange, now_s: float, sent: bool = True) -> Deployment | None:
+        """The deployment for a further attempt; the failed one stays ``exchange.deployment`` when there is none.
+        ``sent``: the failed one was asked, so that this is a retry."""
         failed = exchange.deployment
         chosen = self.choose(exchange, now_s)
         if chosen is not None:
-            exchange.retries += 1
+            exchange.retries += sent
             if failed is not None:
                 failed.outstanding -= 1
         return chosen

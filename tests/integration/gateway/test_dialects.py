@@ -282,6 +282,23 @@ async def test_a_failed_provider_is_replaced_by_one_of_another_dialect(stack: St
     assert (row["provider"], row["retries"], row["input_tokens"]) == ("openai", 1, 12)
 
 
+@pytest.mark.parametrize("lack", ["word", "key"])
+async def test_a_deployment_that_cannot_be_asked_is_passed_over(stack: Stack, lack: str) -> None:
+    await become(stack, "anthropic")
+    tiers = stack.config["endpoints"][0]["tiers"]
+    stack.engines[1].script = speak("openai")
+    first = {**tiers[0][0], "credential_ref": "missing"} if lack == "key" else tiers[0][0]
+    second = {**tiers[0][1], "id": "dep_2", "provider": "openai", "credential_ref": None}
+    stack.config["endpoints"].pop()
+    await stack.change_endpoint(tiers=[[first], [second]], policy={"retries": 0})
+    answer = await ask(stack, "openai", **({"logit_bias": {"1": 2}} if lack == "word" else {}))
+    assert answer.content == whole("openai")
+    [row] = await stack.rows(1)
+    assert (row["deployment_id"], row["retries"]) == ("dep_2", 0) and not stack.engines[0].requests
+    snapshot = stack.gateway.policy.snapshot
+    assert all(deployment.outstanding == 0 for deployment in snapshot.deployments.values())
+
+
 async def test_a_client_that_leaves_a_translated_stream_stops_the_provider(stack: Stack) -> None:
     async def endless(engine: Engine, request: EngineRequest, writer: asyncio.StreamWriter) -> None:
         engine.begin_stream(writer)
