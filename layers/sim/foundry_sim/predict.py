@@ -59,7 +59,7 @@ class Spread:
 class Prediction:
     """The answer to one request; `error` says in one sentence why there is none."""
 
-    id: str
+    id: str | int
     fits: bool = False
     ttft_ms: Spread | None = None
     tpot_ms: Spread | None = None

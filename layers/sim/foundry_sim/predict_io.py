@@ -9,7 +9,7 @@ from typing import Any
 from foundry_sim.calibration import Calibration
 from foundry_sim.errors import SimulatorError
 from foundry_sim.predict import Method, Prediction, PredictionRequest, predict
-from foundry_sim.requests import parse
+from foundry_sim.requests import identifier, parse
 
 LINE_BYTES_MAX = 1 << 20
 _BATCH = 2048
@@ -54,11 +54,11 @@ def _batch(lines: list[bytes], method: Method, calibration: Calibration) -> Iter
         yield next(answers) if isinstance(item, PredictionRequest) else _refused(item, method)
 
 
-def _refused(item: tuple[str, str], method: Method) -> Prediction:
+def _refused(item: tuple[str | int, str], method: Method) -> Prediction:
     return Prediction(item[0], method=method, error=item[1])
 
 
-def _parsed(line: bytes) -> PredictionRequest | tuple[str, str]:
+def _parsed(line: bytes) -> PredictionRequest | tuple[str | int, str]:
     """The request, or (id, error)."""
     if len(line) > LINE_BYTES_MAX:
         return "", f"the line is longer than {LINE_BYTES_MAX:,} bytes"
@@ -66,7 +66,7 @@ def _parsed(line: bytes) -> PredictionRequest | tuple[str, str]:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
         return "", "the line is not valid JSON"
-    name = str(value.get("id", ""))[:200] if isinstance(value, dict) else ""
+    name = identifier(value) if isinstance(value, dict) else ""
     try:
         return parse(value)
     except SimulatorError as error:

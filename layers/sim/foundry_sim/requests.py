@@ -46,7 +46,7 @@ class PredictionRequest:
     isl: float
     osl: float
     load: Load
-    id: str = ""
+    id: str | int = ""
     engine: str = "vllm"
     engine_version: str | None = None
     date: str | None = None
@@ -76,6 +76,12 @@ class Case:
     dp: int
 
 
+def identifier(row: Mapping[str, Any]) -> str | int:
+    """As it came, so that answers can be joined with questions: a number stays a number."""
+    found = row.get("id", "")
+    return found if isinstance(found, int) and not isinstance(found, bool) else str(found)[:200]
+
+
 def parse(row: Any) -> PredictionRequest:
     """A decoded JSON value → request. ConfigurationError names the field that is wrong."""
     if not isinstance(row, Mapping):
@@ -85,7 +91,7 @@ def parse(row: Any) -> PredictionRequest:
     if unknown:
         raise ConfigurationError(f"precision.{str(min(unknown, key=str))[:40]} is not a known field")
     return PredictionRequest(
-        id=str(row.get("id", ""))[:200],
+        id=identifier(row),
         model=_model(row.get("model")),
         device=_text(row, "device") or _missing("device"),
         engine=engine_name(_text(row, "engine") or "vllm"),

@@ -179,3 +179,10 @@ def test_library_requests_are_checked_too() -> None:
     assert predict([request])[0].error
     with pytest.raises(SimulatorError):
         parse([])
+
+
+@pytest.mark.parametrize("name", ["a", 17, 0, ""])
+def test_answers_carry_the_id_as_it_came(name: Any) -> None:
+    rows = [ROW | {"id": name}, ROW | {"id": name, "device": "abacus"}]
+    found = [answer.as_dict()["id"] for answer in predict_lines(json.dumps(row).encode() for row in rows)]
+    assert found == [name, name]
