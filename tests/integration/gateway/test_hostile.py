@@ -360,6 +360,64 @@ async def test_clients_that_leave_at_any_moment_leave_nothing_behind(stack: Any)
     assert not stack.hot.fronts
 
 
+async def test_a_client_that_closes_its_sending_side_counts_as_gone(stack: Any) -> None:
+    for engine in stack.engines:
+        engine.tokens, engine.pause_s = 500, 0.01
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(request(STREAM))
+    await reader.readuntil(b"data:")
+    writer.write_eof()
+    [row] = await stack.rows(1)
+    assert row["outcome"] == "cancelled" and sum(engine.chunks_sent for engine in stack.engines) < 500
+    await nothing_left(stack)
+    writer.close()
+
+
+async def test_an_engine_that_closes_its_sending_side_cuts_the_answer(stack: Any) -> None:
+    async def half(engine: Any, request: Any, writer: Any) -> None:
+        engine.begin_stream(writer)
+        engine.event(writer, {"choices": [{"delta": {"content": "x"}}]})
+        await writer.drain()
+        writer.write_eof()
+        await asyncio.sleep(5)
+
+    for engine in stack.engines:
+        engine.script = half
+    answer = await stack.raw(request(STREAM))
+    assert b'"content":"x"' in answer and not answer.endswith(b"0\r\n\r\n")
+    [row] = await stack.rows(1)
+    assert row["outcome"] == "cut"
+    await nothing_left(stack)
+
+
+async def test_a_flood_of_pipelined_requests_is_held_back(stack: Any) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(engine: Any, request: Any, writer: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        engine.answer(writer, engine.completion(request))
+
+    for engine in stack.engines:
+        engine.script = wait
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(request(CHAT) * 100_000)
+    await begun.wait()
+    [front] = stack.hot.fronts
+    sizes = [-1]
+    while (left := writer.transport.get_write_buffer_size()) != sizes[-1]:
+        sizes.append(left)
+        await asyncio.sleep(0.1)
+    assert left > 10 << 20, "most of it is still the client's"
+    assert len(front._queue) < 5000 and not front.transport.is_reading()
+    go_on.set()
+    for _ in range(20):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        await reader.readuntil(b"}}")
+    writer.transport.abort()
+    await nothing_left(stack)
+
+
 async def test_a_slow_reader_slows_the_engine_down(stack: Any) -> None:
     blocks = 400
 
