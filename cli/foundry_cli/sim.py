@@ -43,7 +43,7 @@ def predict(
     """Predict latency and throughput of configurations."""
     from foundry_sim.predict_io import predict_file
 
-    known = _calibration(calibration) if calibration else None
+    known = read_calibration(calibration) if calibration else None
     try:
         rows, errors = predict_file(source, target, method.value, known)
     except OSError as error:
@@ -63,7 +63,7 @@ def calibrate(
     """Let your own measurements tighten predictions: add points, or take them back."""
     from foundry_sim.errors import ConfigurationError
 
-    known = _calibration(calibration, missing_is_empty=points is not None)
+    known = read_calibration(calibration, missing_is_empty=points is not None)
     try:
         if points:
             known = known.add(_rows(points))
@@ -92,7 +92,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _calibration(path: Path, missing_is_empty: bool = False) -> "Calibration":
+def read_calibration(path: Path, missing_is_empty: bool = False) -> "Calibration":
+    """What `foundry sim calibrate` keeps in this file; ends the command with a sentence when it is not that."""
     from foundry_sim.calibration import Calibration
     from foundry_sim.errors import ConfigurationError
 

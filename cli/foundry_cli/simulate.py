@@ -1,6 +1,7 @@
 """`foundry simulate`: which plan meets the service levels at the lowest price; offline, or on a registered cluster."""
 
 import json
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ import typer
 
 from foundry_cli.context import AsJson, Project
 from foundry_cli.errors import CliError
+from foundry_cli.sim import read_calibration
 
 if TYPE_CHECKING:
     from foundry_sim.search.plans import DeviceGroup, SimulationRequest
@@ -60,6 +62,9 @@ def simulate(
     mixed: Annotated[bool, typer.Option("--mixed", help="Also fleets that span several device groups.")] = False,
     expected: Annotated[bool, typer.Option("--expected", help="Judge by expected values, not upper bounds.")] = False,
     method: Annotated[MethodName, typer.Option(help="Learned correction, or closed form.")] = MethodName.regressor,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Your own measurements, as `foundry sim calibrate` keeps them; with --devices.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, max=50, help="How many plans to list.")] = 5,
     project: Project = None,
     as_json: AsJson = False,
@@ -78,7 +83,7 @@ def simulate(
         "statistic": statistic.value if statistic else None,
     }
     shape = _shape(workload, asked, levels)
-    options = {
+    options: dict[str, Any] = {
         "purchase": purchase.value,
         "quantisation": "allowed" if quantised else "as_shipped",
         "mode": "shared" if shared else "dedicated",
@@ -89,20 +94,24 @@ def simulate(
         **({"engines": engine} if engine else {}),
     }
     if cluster:
-        _refuse_offline_only(devices, mixed, top)
+        _refuse_offline_only(devices, mixed, top, calibration)
         return _on_platform(model, cluster, project, {**shape, **options}, as_json)
     if not devices:
         raise CliError("Say on what to run: --devices, or --cluster for a registered one.", _EXAMPLE)
+    if calibration:
+        options["calibration"] = [asdict(point) for point in read_calibration(calibration).points]
     request = _request({"model": _model(model), "device_groups": _groups(devices), **shape, **options})
     _offline(request, as_json)
 
 
-def _refuse_offline_only(devices: list[str] | None, mixed: bool, top: int) -> None:
+def _refuse_offline_only(devices: list[str] | None, mixed: bool, top: int, calibration: Path | None) -> None:
     """``CliError`` for what the platform's simulations do not know, instead of an answer to another question."""
     if devices:
         raise CliError("Give either --devices or --cluster: a cluster brings its own devices.", _EXAMPLE)
     if mixed:
         raise CliError("--mixed works with --devices only: the platform deploys on one device group.", _EXAMPLE)
+    if calibration:
+        raise CliError("--calibration works with --devices only: a project keeps its own on the platform.", _EXAMPLE)
     if top > _PLATFORM_PLANS:
         raise CliError(f"--top is at most {_PLATFORM_PLANS} with --cluster.", f"--top {_PLATFORM_PLANS}")
 

@@ -79,3 +79,19 @@ def test_mistakes_are_one_line(arguments: list[str], words: str) -> None:
     assert isinstance(shown.exception, CliError)
     assert words in shown.exception.message
     assert "\n" not in shown.exception.message
+
+
+def test_own_measurements_move_the_plans_and_a_number_counts_devices(tmp_path: Path) -> None:
+    alone = ["simulate", "--model", "qwen3-8b", "--devices", "h100_sxm:1", "--concurrency", "16", "--engine", "vllm"]
+    plain = json.loads(run(*alone, "--json").output)["plans"][0]
+    assert plain["devices"] == 1
+    row = {"model": "qwen3-8b", "device": "h100_sxm", "isl": 1024, "osl": 256,
+           "load": {"kind": "closed", "concurrency": 16}}  # fmt: skip
+    measured = {"tpot_ms": 2 * plain["predicted"]["tpot_ms"]["mean"]}
+    (tmp_path / "points.jsonl").write_text(json.dumps({**row, "measured": measured}) + "\n")
+    kept = str(tmp_path / "own.json")
+    assert run("sim", "calibrate", kept, "--points", str(tmp_path / "points.jsonl")).exit_code == 0
+    moved = json.loads(run(*alone, "--json", "--calibration", kept).output)["plans"][0]
+    assert 1.4 < moved["predicted"]["tpot_ms"]["mean"] / plain["predicted"]["tpot_ms"]["mean"] < 2.0
+    eight = json.loads(run(*alone[:4], "h100_sxm:16", "--concurrency", "5000", "--json").output)
+    assert eight["plans"] or eight["nearest"]
