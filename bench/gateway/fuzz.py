@@ -115,7 +115,7 @@ async def attack(port: int, seed: int, statuses: Counter[str]) -> None:
     chance = random.Random(seed)
     data = mutated(chance)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # uvloop says so when the gateway has closed
         at = 0
         while at < len(data):
             size = chance.choice([1, 7, 60, 1000, 100_000])
