@@ -49,9 +49,9 @@ def free_ports(count: int) -> list[int]:
 class Engines:
     """Processes that are killed one at a time and come back a moment later."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, ports: list[int]) -> None:
         self.binary = str(work / "engine")
-        self.ports = free_ports(ENGINES)
+        self.ports = ports
         self.kills = 0
         self._processes = [self._start(port) for port in self.ports]
 
@@ -95,14 +95,15 @@ class Soak:
 
     def __init__(self, work: Path, seconds: float, clients: int, workers: int) -> None:
         self.work, self.seconds, self.clients_count, self.workers = work, seconds, clients, workers
-        self.engines = Engines(work)
+        self.control_port, self.port, *engine_ports = free_ports(2 + ENGINES)
+        self.engines = Engines(work, engine_ports)
         self.stand_in = StandIn(config(self.engines.ports, 1), TOKEN)
         self.outages: list[tuple[float, float]] = []
         self.versions = 1
         self.rss_mb: list[float] = []
 
     async def run(self) -> dict[str, Any]:
-        control_port, port = free_ports(2)
+        control_port, port = self.control_port, self.port
         quiet = uvicorn.Config(self.stand_in.app(), host="127.0.0.1", port=control_port, log_level="critical")
         server = uvicorn.Server(quiet)
         serving = asyncio.create_task(server.serve())
