@@ -8,10 +8,11 @@ from foundry_core.money import format_usd
 from foundry_cli import accuracy, plans
 from foundry_cli.client import Api, Json
 from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
+from foundry_cli.groups import command_group
 from foundry_cli.output import console, show_json, show_list
 from foundry_cli.runs import advice, follow
 
-deployments_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Deployments of a project.")
+deployments_app = command_group("Deployments of a project.")
 _COLUMNS = {"DEPLOYMENT": "id", "NAME": "name", "STATUS": "status", "DEVICES": "devices", "MODEL": "model_name"}
 
 
@@ -89,9 +90,9 @@ def deploy(
     model: Annotated[str, typer.Option(help="A registered model.")],
     cluster: Annotated[str, typer.Option(help="A registered cluster.")],
     name: Annotated[str | None, typer.Option(help="Name of the endpoint; the model's by default.")] = None,
-    input_tokens: Annotated[int, typer.Option(min=1)] = 1024,
-    output_tokens: Annotated[int, typer.Option(min=1)] = 256,
-    concurrency: Annotated[int, typer.Option(min=1)] = 32,
+    input_tokens: Annotated[int, typer.Option(min=1, help="Mean input tokens of a request.")] = 1024,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Mean output tokens of a request.")] = 256,
+    concurrency: Annotated[int, typer.Option(min=1, help="Users that each wait for their answer.")] = 32,
     ttft: Annotated[float | None, typer.Option(help="Time to first token at most, ms.")] = None,
     tps: Annotated[float | None, typer.Option(help="Tokens per second for each user at least.")] = None,
     e2e: Annotated[float | None, typer.Option(help="Whole answer at most, ms.")] = None,

@@ -10,10 +10,11 @@ import typer
 from foundry_cli.client import Api
 from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
 from foundry_cli.errors import CliError
+from foundry_cli.groups import command_group
 from foundry_cli.output import console, show_json, show_list
 from foundry_cli.resources import read_file
 
-endpoints_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Endpoints of a project.")
+endpoints_app = command_group("Endpoints of a project.")
 _NANOS_PER_TOKEN = 1000  # of one dollar for a million tokens
 
 

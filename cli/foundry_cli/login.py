@@ -50,7 +50,9 @@ def _sign_in_deployed(outputs: Outputs, username: str | None) -> Profile:
 
 def login(
     outputs: Annotated[Path | None, typer.Option(help="File of `cdk deploy --outputs-file`.")] = None,
-    username: Annotated[str | None, typer.Option(help="Sign in with a password instead of the browser.")] = None,
+    username: Annotated[
+        str | None, typer.Option(help="Deployed: a password instead of the browser. Local: another demo user.")
+    ] = None,
 ) -> None:
     """Sign in: to the local platform, or with --outputs to a deployed one."""
     if outputs is not None:

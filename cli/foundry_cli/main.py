@@ -25,11 +25,11 @@ _GROUPS = {
 }
 _COMMANDS = {
     "up": ("platform", "up", "Start the local platform."),
-    "down": ("platform", "down", "Stop the local platform; its state stays."),
+    "down": ("platform", "down", "Stop the local platform; its state stays unless --forget is given."),
     "status": ("platform", "status", "Is the platform up, and where?"),
     "doctor": ("platform", "doctor", "Check this machine, and say what mends it."),
     "demo": ("demo", "demo", "Run the main job on the local platform."),
-    "login": ("login", "login", "Sign in."),
+    "login": ("login", "login", "Sign in: to the local platform, or with --outputs to a deployed one."),
     "simulate": ("simulate", "simulate", "Which plan meets the service levels, at what price?"),
     "deploy": ("deployments", "deploy", "Make a plan real: shows the price, asks, follows the run."),
     "chat": ("chat", "chat", "Stream one chat completion through the gateway."),
@@ -59,7 +59,7 @@ class LazyGroup(TyperGroup):
 
 def _as_command(name: str) -> Any:
     module, attribute, summary = _COMMANDS[name]
-    single = typer.Typer(add_completion=False)
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name, help=summary)(getattr(import_module(f"foundry_cli.{module}"), attribute))
     return typer.main.get_command(single)
 

@@ -10,15 +10,14 @@ from foundry_cli import profile
 from foundry_cli.client import Api, Json
 from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
 from foundry_cli.errors import CliError
+from foundry_cli.groups import command_group
 from foundry_cli.output import console, count, show_json, show_list
 from foundry_cli.runs import follow
 
-projects_app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Projects: the unit of membership and spend."
-)
-keys_app = typer.Typer(add_completion=False, no_args_is_help=True, help="API keys of a project.")
-models_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Registered models.")
-clusters_app = typer.Typer(add_completion=False, no_args_is_help=True, help="GPU clusters.")
+projects_app = command_group("Projects: the unit of membership and spend.")
+keys_app = command_group("API keys of a project.")
+models_app = command_group("Registered models.")
+clusters_app = command_group("GPU clusters.")
 _MAX_FILE_BYTES = 900_000
 
 

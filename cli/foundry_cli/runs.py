@@ -1,14 +1,17 @@
 """Long work as people see it: one line per step while it runs, the reason and the next action when it fails."""
 
+from typing import Annotated
+
 import typer
 from rich.text import Text
 
 from foundry_cli.client import Api, Json
 from foundry_cli.context import AsJson, Project, project_of
 from foundry_cli.errors import CliError
+from foundry_cli.groups import command_group
 from foundry_cli.output import console, show_json, show_list
 
-runs_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Follow, cancel and retry long work.")
+runs_app = command_group("Follow, cancel and retry long work.")
 _MARKS = {"succeeded": ("✓", "green"), "failed": ("✗", "red"), "running": ("…", "cyan"), "undone": ("↩", "yellow")}
 _NO_MARK = ("·", "")
 
@@ -61,7 +64,11 @@ def advice(error: Json, run_id: str) -> str:
 
 
 @runs_app.command("list")
-def list_runs(project: Project = None, platform: bool = False, as_json: AsJson = False) -> None:
+def list_runs(
+    project: Project = None,
+    platform: Annotated[bool, typer.Option("--platform", help="Those of the platform itself instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Runs of a project, or of the platform itself (cluster registrations)."""
     api = Api()
     query = {} if platform else {"project_id": project_of(api, project)["id"]}

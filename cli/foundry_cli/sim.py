@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from foundry_cli.groups import command_group
+
 if TYPE_CHECKING:
     from foundry_sim.calibration import Calibration
 
-sim_app = typer.Typer(name="sim", help="Predict, train and validate the simulator, offline.", no_args_is_help=True)
+sim_app = command_group("Predict, train and validate the simulator, offline.")
 
 
 class MethodName(StrEnum):

@@ -44,7 +44,13 @@ def simulate(
         typer.Option(help="DEVICE[:COUNT or :NODESxDEVICES][@USD per device and hour]; repeat, or use commas."),
     ] = None,
     cluster: Annotated[str | None, typer.Option(help="Ask the platform about this cluster instead.")] = None,
-    workload: Annotated[str | None, typer.Option(help="chat, rag, code_completion, agentic, batch, embedding.")] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            help="Class of work that gives lengths, users and p95 limits: chat, rag, code_completion, agentic, batch, "
+            "embedding. Without one: 1024 tokens in, 256 out, 32 users."
+        ),
+    ] = None,
     input_tokens: Annotated[int | None, typer.Option(min=1, help="Mean input tokens of a request.")] = None,
     output_tokens: Annotated[int | None, typer.Option(min=0, help="Mean output tokens of a request.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Users that each wait for their answer.")] = None,
@@ -52,7 +58,9 @@ def simulate(
     ttft: Annotated[float | None, typer.Option(help="Time to first token at most, ms.")] = None,
     tps: Annotated[float | None, typer.Option(help="Tokens per second for each user at least.")] = None,
     e2e: Annotated[float | None, typer.Option(help="Whole answer at most, ms.")] = None,
-    statistic: Annotated[StatisticName | None, typer.Option(help="What the limits hold for.")] = None,
+    statistic: Annotated[
+        StatisticName | None, typer.Option(help="What limits hold for. Default: mean; p95 of a class.")
+    ] = None,
     engine: Annotated[
         list[str] | None, typer.Option(help="vllm, sglang, trtllm; repeat. Default: all; on a cluster vllm and sglang.")
     ] = None,
