@@ -53,7 +53,7 @@ def tail(p: Prepared, keep: NDArray[np.bool_], mean: Smoother) -> Smoother:
     """Corrections of median / mean and p99 / mean, from the runs that published these."""
     median, last = log_seconds(p, "ttft_ms_p50"), log_seconds(p, "ttft_ms_p99")
     rows = keep & np.isfinite(median) & np.isfinite(last)
-    known = np.where(np.isfinite(p.data.targets["ttft"]), p.data.targets["ttft"], corrected(p, mean))
+    known = np.where(np.isfinite(p.data.targets["ttft"]), p.data.targets["ttft"], _exactly(p, mean))
     shape = ttft_shape(p.state)
     target = np.stack([median - known - shape[0], last - known - shape[1]], axis=1)[rows]
     at = places(p)[rows].astype(np.float64)
@@ -63,6 +63,13 @@ def tail(p: Prepared, keep: NDArray[np.bool_], mean: Smoother) -> Smoother:
 def corrected(p: Prepared, mean: Smoother) -> Array:
     """log seconds of the mean, closed form and correction."""
     return np.asarray(np.log(p.state.ttft_s) + np.clip(mean.predict(places(p)), -LIMIT, LIMIT))
+
+
+def _exactly(p: Prepared, mean: Smoother) -> Array:
+    """As `corrected`, in 64 bit: what is fitted must not depend on how a processor adds in 32."""
+    at, anchors = places(p).astype(np.float64), mean.anchors.astype(np.float64)
+    found = _kernel(at, anchors, mean.sharpness) @ mean.coefficients.astype(np.float64) + mean.offset
+    return np.asarray(np.log(p.state.ttft_s) + np.clip(found, -LIMIT, LIMIT))
 
 
 def log_seconds(p: Prepared, name: str) -> Array:
