@@ -13,8 +13,20 @@ from foundry_cli.errors import CliError
 from foundry_cli.sim import read_calibration
 
 if TYPE_CHECKING:
+    from foundry_sim.facts.devices import Device
     from foundry_sim.search.plans import DeviceGroup, SimulationRequest
 
+# Fields of a request whose options have other names.
+_OPTIONS = {
+    "rate_per_s": "--rate",
+    "ttft_ms": "--ttft",
+    "tokens_per_second": "--tps",
+    "e2e_ms": "--e2e",
+    "input_tokens": "--input-tokens",
+    "output_tokens": "--output-tokens",
+    "concurrency": "--concurrency",
+    "device_groups": "--devices",
+}
 _PLATFORM_PLANS = 20  # as many as a simulation of the platform keeps
 _EXAMPLE = "foundry simulate --model meta-llama/Llama-3.1-8B --devices h100_sxm:1x8 --concurrency 32 --ttft 500"
 
@@ -104,11 +116,10 @@ def simulate(
     if cluster:
         _refuse_offline_only(devices, mixed, top, calibration)
         return _on_platform(model, cluster, project, {**shape, **options}, as_json)
-    if not devices:
-        raise CliError("Say on what to run: --devices, or --cluster for a registered one.", _EXAMPLE)
+    _refuse_unknown(engine or [])
     if calibration:
         options["calibration"] = [asdict(point) for point in read_calibration(calibration).points]
-    request = _request({"model": _model(model), "device_groups": _groups(devices), **shape, **options})
+    request = _request({"model": _model(model), "device_groups": _groups(devices or []), **shape, **options})
     _offline(request, as_json)
 
 
@@ -122,6 +133,14 @@ def _refuse_offline_only(devices: list[str] | None, mixed: bool, top: int, calib
         raise CliError("--calibration works with --devices only: a project keeps its own on the platform.", _EXAMPLE)
     if top > _PLATFORM_PLANS:
         raise CliError(f"--top is at most {_PLATFORM_PLANS} with --cluster.", f"--top {_PLATFORM_PLANS}")
+
+
+def _refuse_unknown(engines: list[str]) -> None:
+    from foundry_sim.search.launch import ENGINES
+
+    for name in engines:
+        if name not in ENGINES:
+            raise CliError(f"Engine {name[:60]!r} is unknown; known are {', '.join(ENGINES)}.", _EXAMPLE)
 
 
 def _shape(workload: str | None, asked: dict[str, Any], levels: dict[str, Any]) -> dict[str, Any]:
@@ -151,8 +170,6 @@ def _shape(workload: str | None, asked: dict[str, Any], levels: dict[str, Any]) 
 def _groups(devices: list[str]) -> list["DeviceGroup"]:
     """``h100_sxm:2x8@3.50``: device, nodes × devices per node, price in USD; the latter two have defaults. One number
     alone counts devices, in as few nodes as hold them."""
-    from foundry_sim.errors import SimulatorError
-    from foundry_sim.facts.devices import device
     from foundry_sim.search.plans import DeviceGroup
 
     found: list[DeviceGroup] = []
@@ -160,7 +177,7 @@ def _groups(devices: list[str]) -> list["DeviceGroup"]:
         body, _, price = item.partition("@")
         name, _, size = body.partition(":")
         try:
-            known = device(name)
+            known = _device(name)
             nodes, each = _size(size, known.devices_per_node)
             found.append(
                 DeviceGroup(
@@ -171,11 +188,20 @@ def _groups(devices: list[str]) -> list["DeviceGroup"]:
                     price_nanos_per_hour=round(float(price) * 1e9) if price else None,
                 )
             )
-        except SimulatorError as error:
-            raise CliError(f"{str(error)[0].upper()}{str(error)[1:]}.", _EXAMPLE) from None
         except (ValueError, OverflowError):
             raise CliError(f"'{item[:60]}' is not DEVICE[:COUNT or :NODESxDEVICES][@USD].", _EXAMPLE) from None
+    if not found:
+        raise CliError("Say on what to run: --devices, or --cluster for a registered one.", _EXAMPLE)
     return found
+
+
+def _device(name: str) -> "Device":
+    from foundry_sim.facts.devices import find, names
+
+    known = find(name)
+    if known is None:
+        raise CliError(f"Device {name[:60]!r} is unknown; known are {', '.join(names())}.", _EXAMPLE)
+    return known
 
 
 def _size(text: str, each: int) -> tuple[int, int]:
@@ -216,8 +242,9 @@ def _request(fields: dict[str, Any]) -> "SimulationRequest":
         return SimulationRequest(**fields)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "request"
-        raise CliError(f"{where}: {first['msg']}.", "foundry simulate --help") from None
+        field = str(first["loc"][-1]) if first["loc"] else "request"
+        where = _OPTIONS.get(field, field.replace("_", " "))
+        raise CliError(f"{where}: {first['msg'].removeprefix('Value error, ')}.", "foundry simulate --help") from None
 
 
 def _offline(request: "SimulationRequest", as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """How a simulation's answer looks in a terminal: headline, winner, Pareto plot, plans, what binds, launch command."""
 
+import re
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,13 @@ def show_result(request: "SimulationRequest", result: "SimulationResult") -> Non
     _show_way_out(result)
     if best:
         console.print("\nLaunch", style="bold")
-        console.print(best.launch_command)
+        console.print(_lines(best.launch_command), soft_wrap=True)
     _show_notes(request, result)
+
+
+def _lines(command: str) -> str:
+    """A line per option, continued as shells have it: it can be copied whole."""
+    return " \\\n  ".join(re.split(r" (?=--)", command))
 
 
 def _show_winner(plan: "Plan", title: str) -> None:
@@ -44,7 +50,7 @@ def _show_winner(plan: "Plan", title: str) -> None:
     gib = 2**30
     used = (memory.usable_bytes - memory.free_kv_bytes) / gib
     rows = [
-        (title, f"{plan.replicas} × ({_layout(plan)}) on {plan.device_group} = {plan.devices} devices"),
+        (title, f"{plan.replicas} × ({_layout(plan)}) on {plan.device_group} = {_devices(plan)}"),
         ("Engine", f"{plan.engine}, {plan.precision.label}. {plan.precision.quality_note}"),
         *_times(predicted),
         ("Memory", f"{used:.1f} of {memory.usable_bytes / gib:.1f} GiB per device before cache, "
@@ -80,6 +86,10 @@ def _layout(plan: "Plan") -> str:
     degrees = [f"{name.upper()}{getattr(plan, name)}" for name in ("tp", "pp", "ep", "dp") if getattr(plan, name) > 1]
     share = f" {plan.device_share:.0%} of a device" if plan.device_share < 1 else ""
     return (" ".join(degrees) or "TP1") + share
+
+
+def _devices(plan: "Plan") -> str:
+    return "1 device" if plan.devices == 1 else f"{plan.devices} devices"
 
 
 def _usd(nanos: int) -> str:

@@ -69,7 +69,11 @@ def test_embedding_models_show_latency_not_tokens() -> None:
         (["--model", "qwen3-8b", "--devices", "l4", "--workload", "poetry"], "poetry"),
         (["--model", "qwen3-8b", "--devices", "l4", "--input-tokens", "900000"], "takes"),
         (["--model", "qwen3-8b", "--devices", "l4", "--rate", "3", "--concurrency", "4"], "either"),
-        (["--model", "qwen3-8b", "--devices", "l4", "--ttft", "-5"], "ttft_ms"),
+        (["--model", "qwen3-8b", "--devices", "l4", "--ttft", "-5"], "--ttft: "),
+        (["--model", "qwen3-8b", "--devices", "l4", "--rate", "0"], "--rate: "),
+        (["--model", "qwen3-8b", "--devices", ","], "--devices"),
+        (["--model", "qwen3-8b", "--devices", "l4", "--engine", "steam"], "known are vllm, sglang, trtllm"),
+        (["--model", "qwen3-8b", "--devices", "abacus"], "mi300x"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], words: str) -> None:
@@ -95,3 +99,12 @@ def test_own_measurements_move_the_plans_and_a_number_counts_devices(tmp_path: P
     assert 1.4 < moved["predicted"]["tpot_ms"]["mean"] / plain["predicted"]["tpot_ms"]["mean"] < 2.0
     eight = json.loads(run(*alone[:4], "h100_sxm:16", "--concurrency", "5000", "--json").output)
     assert eight["plans"] or eight["nearest"]
+
+
+def test_the_launch_command_can_be_copied() -> None:
+    import shlex
+
+    shown = run(*BASE, "--engine", "vllm").output
+    block = shown.split("Launch\n")[1].split("\n\n")[0]
+    command = json.loads(run(*BASE, "--engine", "vllm", "--json").output)["plans"][0]["launch_command"]
+    assert shlex.split(block.replace("\\\n", " ")) == shlex.split(command)
