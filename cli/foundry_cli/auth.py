@@ -32,7 +32,10 @@ def _call(url: str, action: str, body: dict[str, Any]) -> dict[str, Any]:
         response = httpx.post(url, json=body, headers=headers, timeout=30)
     except httpx.TransportError as error:
         raise CliError(f"No answer from the sign-in service {url} ({error}).", "foundry status") from error
-    answer: dict[str, Any] = response.json() if response.content else {}
+    try:
+        answer: dict[str, Any] = dict(response.json()) if response.content else {}
+    except (ValueError, TypeError) as error:
+        raise CliError(f"{url} is not a sign-in service (it answered {response.status_code}).", SIGN_IN) from error
     if response.status_code >= 400:
         raise CliError(f"Sign-in failed: {answer.get('message', response.status_code)}", "foundry login")
     return answer

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -54,6 +55,11 @@ def listed(values: dict[str, Any]) -> str:
     """``ttft_ms 500, statistic p95``: what is given of named values."""
     given = {name: f"{value:,g}" if isinstance(value, float) else value for name, value in values.items()}
     return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None) or "none"
+
+
+def moment(at_ms: int | None) -> str:
+    """``2026-01-31 12:00 UTC``; ``never`` for no time."""
+    return "never" if at_ms is None else f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def count(value: float | None) -> str:

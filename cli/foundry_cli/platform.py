@@ -53,8 +53,11 @@ def _say(status: Status) -> None:
 
 def running() -> Status:
     status = control.status(state())
-    if status is None or status.state != "ready":
+    if status is None:
         raise CliError("The local platform is not running.", "foundry up")
+    if status.state != "ready":
+        step = f": {status.step}" if status.step else ""
+        raise CliError(f"The local platform is {status.state}{step}.", "foundry status, in a moment")
     return status
 
 

@@ -11,7 +11,7 @@ from foundry_cli.client import Api, Json
 from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
 from foundry_cli.errors import CliError
 from foundry_cli.groups import command_group
-from foundry_cli.output import console, count, show_json, show_list
+from foundry_cli.output import console, count, moment, show_json, show_list
 from foundry_cli.runs import follow
 
 projects_app = command_group("Projects: the unit of membership and spend.")
@@ -27,8 +27,10 @@ def read_file(path: Path) -> str:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise CliError(f"{path} is larger than {_MAX_FILE_BYTES:,} bytes.")
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"{path} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise CliError(f"{path} is not a text file.") from error
+    except OSError as error:
+        raise CliError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 @projects_app.command("list")
@@ -58,7 +60,8 @@ def list_keys(project: Project = None, as_json: AsJson = False) -> None:
     """Keys of a project; secrets are never shown again."""
     api = Api()
     keys = api.items(f"/projects/{project_of(api, project)['id']}/keys")
-    show_list(keys, {"KEY": "id", "NAME": "name", "EXPIRES": "expires_at_ms"}, as_json, "No keys yet.")
+    rows = keys if as_json else [{**key, "expires": moment(key.get("expires_at_ms"))} for key in keys]
+    show_list(rows, {"KEY": "id", "NAME": "name", "EXPIRES": "expires"}, as_json, "No keys yet.")
 
 
 @keys_app.command("create")

@@ -91,3 +91,11 @@ def test_a_challenge_names_a_command_that_exists(monkeypatch: pytest.MonkeyPatch
     options = [word for word in str(caught.value.next_command).split() if word.startswith("--")]
     shown = CliRunner().invoke(app, ["login", "--help"]).output
     assert options and all(option in shown for option in options)
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[1]"])
+def test_a_page_that_is_no_sign_in_service_is_one_sentence(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    page = httpx.MockTransport(lambda _: httpx.Response(200, content=answer))
+    monkeypatch.setattr(auth.httpx, "post", httpx.Client(transport=page).post)
+    with pytest.raises(CliError, match="not a sign-in service"):
+        auth.sign_in("http://a", "http://i/p", "c", "ada", "secret")

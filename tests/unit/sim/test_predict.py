@@ -170,7 +170,7 @@ def test_the_command_writes_a_line_per_line(tmp_path: Path) -> None:
 def test_the_command_explains_a_missing_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(sim_app, ["predict", "--input", "/no/file", "--output", str(tmp_path / "out.jsonl")])
     assert result.exit_code == 1
-    assert "/no/file" in result.output
+    assert result.output.startswith("error: /no/file: ")
     assert list(tmp_path.iterdir()) == []
 
 
