@@ -8,7 +8,7 @@ import binascii
 import ipaddress
 import os
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import yaml
 from pydantic import BaseModel
@@ -154,32 +154,42 @@ def _server(cluster: dict[str, Any]) -> str:
         raise KubeconfigInvalid("cluster.server is not a URL.") from error
     if url.scheme not in {"https", "http"} or not host or url.query or url.fragment or url.username:
         raise KubeconfigInvalid("cluster.server must be an https URL of an API server.")
-    if url.scheme == "http" and not _is_loopback(host):
+    if url.scheme == "http" and not is_loopback(host):
         raise KubeconfigInvalid("cluster.server must use https: its credentials would travel in the clear.")
-    if _is_forbidden(host) or url.netloc == os.environ.get("AWS_LAMBDA_RUNTIME_API"):
+    if _is_forbidden(host) or (is_loopback(host) and _port(url) == _runtime_port()):
         raise KubeconfigInvalid("cluster.server is not the address of a cluster.")
     return server.rstrip("/")
 
 
+def _port(url: SplitResult) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
+
+
+def _runtime_port() -> int | None:
+    """Lambda's own API listens on the function's loopback; whoever reaches it can answer for the function."""
+    return urlsplit(f"//{os.environ.get('AWS_LAMBDA_RUNTIME_API', '')}").port
+
+
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """One form for each: an IPv4 address that is written as an IPv6 one is an IPv4 address."""
     try:
-        return ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     address = _address(host)
-    return address.is_loopback if address else host == "localhost"
+    return address.is_loopback if address else host.rstrip(".") == "localhost"
 
 
 def _is_forbidden(host: str) -> bool:
     """Addresses that serve a cloud's credentials, never a cluster."""
     address = _address(host)
     if address is None:
-        return host.lower() in _METADATA_NAMES
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return mapped == _EC2_IPV6 or bool(mapped.is_link_local or mapped.is_multicast or mapped.is_unspecified)
+        return host.rstrip(".") in _METADATA_NAMES
+    return address == _EC2_IPV6 or bool(address.is_link_local or address.is_multicast or address.is_unspecified)
 
 
 def _identity(user: dict[str, Any]) -> dict[str, str | None]:

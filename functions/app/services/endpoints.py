@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from foundry_core.clock import now_ms
-from foundry_core.errors import Conflict
+from foundry_core.errors import Conflict, Invalid
 from foundry_core.events import Event, new_event
 from foundry_core.ids import new_id
 from foundry_core.principal import Principal
 
+from functions.app.fields import engine_address
 from functions.app.policy import Policy
 from functions.app.schemas import Backend, Endpoint, EndpointChange, EndpointCreate, PublishedEndpoint
 from functions.app.services.projects import merged
@@ -131,9 +132,18 @@ def _backends(deployment_id: str, urls: Sequence[str], facts: Mapping[str, Any])
     model, source = facts.get("model") or facts["endpoint_name"], facts.get("source") or "live"
     ids = [deployment_id] if len(urls) == 1 else [f"{deployment_id}/{number}" for number in range(len(urls))]
     return [
-        Backend(id=id_, deployment_id=deployment_id, url=url, model=model, source=source)
+        Backend(id=id_, deployment_id=deployment_id, url=_address(url), model=model, source=source)
         for id_, url in zip(ids, urls, strict=True)
     ]
+
+
+def _address(url: str) -> str:
+    """A cluster may annotate what it likes. ``Invalid``."""
+    try:
+        return engine_address(url)
+    except ValueError as error:
+        raise Invalid(f"The cluster says that the engine answers at {url[:200]!r}: {error}.", code="address_invalid",
+                      next_action="Correct the Service in the cluster, then retry the run.") from error  # fmt: skip
 
 
 def unpublish(deployment_id: str) -> None:

@@ -1,5 +1,7 @@
 """Steps of ``deploy_model``: reserve, apply, wait, ask."""
 
+from urllib.parse import urlsplit
+
 from foundry_core.clock import now_ms
 from foundry_core.errors import TransientError
 from foundry_core.tasks import Output, TaskContext, waiting
@@ -7,7 +9,8 @@ from foundry_sim.facts.architecture import from_config
 
 from functions.cluster import engine, manifests, pods
 from functions.cluster.errors import EngineFailed, InsufficientCapacity
-from functions.cluster.kube import Kube
+from functions.cluster.kube import Kube, Obj
+from functions.cluster.kubeconfig import is_loopback
 from functions.cluster.schemas import Deployment
 from functions.cluster.services import deployments
 from functions.cluster.store import clusters as cluster_store
@@ -70,9 +73,17 @@ def _upstreams(kube: Kube, deployment: Deployment) -> Output:
     """Where a gateway reaches the engine, and what it says it is."""
     path = manifests.service_path(deployment.id)
     service = kube.get(path) or {"metadata": {}}
-    local = (service["metadata"].get("annotations") or {}).get(_LOCAL_URL)
     source = engine.source(kube, engine_service(deployment))
-    return {"upstreams": [local or manifests.cluster_url(deployment.id)], "source": source}
+    return {"upstreams": [local_url(service) or manifests.cluster_url(deployment.id)], "source": source}
+
+
+def local_url(service: Obj) -> str | None:
+    """Only an address on the gateway's own machine: a cluster must not send gateways anywhere else."""
+    url = (service["metadata"].get("annotations") or {}).get(_LOCAL_URL, "")
+    try:
+        return url if is_loopback(urlsplit(url).hostname or "") else None
+    except ValueError:
+        return None
 
 
 @tasks.task("verify")

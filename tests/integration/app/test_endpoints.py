@@ -137,3 +137,25 @@ def test_limits_of_an_endpoint_survive_a_new_address(call: Call, project: str, p
     assert call("PATCH", path, {}).ok() == call("GET", path).ok()
     call("PATCH", path, {"backends": []}).problem(422, "invalid_request")
     call("PATCH", f"/projects/{project}/endpoints/none", {}).problem(404, "endpoint_not_found")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://10.0.0.7:80000",
+        "http://10.0.0.7:x",
+        "file:///etc/passwd",
+        "http://a\r\nb",
+        "http://u:p@a",
+        "http://é",
+        "",
+    ],
+)
+def test_an_address_that_a_gateway_cannot_read_is_not_published(
+    call: Call, project: str, perform: Any, gateway: Call, url: str
+) -> None:
+    from foundry_core.errors import Invalid
+
+    with pytest.raises(Invalid, match="The cluster says"):
+        perform("publish_endpoint", state(project, urls=(url,)))
+    assert gateway("GET", "/gateway/config").ok()["endpoints"] == []

@@ -53,10 +53,24 @@ def test_a_name_is_there_once_and_free_again_afterwards(call: Call, project: str
 @pytest.mark.parametrize(
     "url",
     ["http://api.example.com", "https://10.0.0.1", "https://localhost", "https://[::ffff:10.0.0.1]", "https://0x7f.1", "https://u:p@example.com",
-     "ftp://example.com", "https://example.com?x=1", "not a url"],
+     "ftp://example.com", "https://example.com?x=1", "not a url", "https://x.default.svc.cluster.local",
+     "https://metadata.google.internal", "https://kubernetes.default.svc"],
 )  # fmt: skip
 def test_only_addresses_outside_are_taken(call: Call, project: str, url: str) -> None:
     call("POST", f"/projects/{project}/endpoints", {**CLAUDE, "url": url}).problem(422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://api.example.com:abc", "https://api.example.com:99999", "https://api.example.com:0", "https://api.example.com/é",
+     "https://api.example.com/\r\nx", "https://api.example.com/\0", "https://api.example.com/a b", "https://api.example.com\\x"],
+)  # fmt: skip
+def test_nothing_is_taken_that_a_gateway_cannot_read(call: Call, project: str, url: str) -> None:
+    """One such address would make every gateway refuse its whole config."""
+    call("POST", f"/projects/{project}/endpoints", {**CLAUDE, "url": url}).problem(422, "invalid_request")
+    scanner = {"id": "scan", "kind": "http", "url": url}
+    policy = {"policy": {"guardrails": [scanner]}}
+    call("POST", f"/projects/{project}/endpoints", {**CLAUDE, **policy}).problem(422, "invalid_request")
 
 
 @pytest.mark.parametrize("field", [{"provider": "acme"}, {"credential": "../x"}, {"credential": "a.b"}, {"extra": 1}])

@@ -372,3 +372,15 @@ def test_an_embedding_model(
     price = call("GET", f"{DEPLOYMENTS}/{deployment_id}").ok()["price"]
     assert price["output_nanos_per_token"] == 0 and price["input_nanos_per_token"] > 0
     delete(call, deployment_id, flow, core)
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [("http://127.0.0.1:8000", True), ("http://[::1]:8000", True), ("http://169.254.169.254/latest", False),
+     ("http://10.0.0.1:8000", False), ("http://[", False), ("", False)],
+)  # fmt: skip
+def test_a_cluster_sends_gateways_nowhere_but_to_their_own_machine(url: str, taken: bool) -> None:
+    from functions.cluster.tasks.deployments import local_url
+
+    service = {"metadata": {"annotations": {"foundry.dev/local-url": url}}}
+    assert local_url(service) == (url if taken else None) and local_url({"metadata": {}}) is None

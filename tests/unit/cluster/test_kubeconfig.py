@@ -87,10 +87,14 @@ def test_danger_is_refused_in_one_sentence(case: str) -> None:
     assert caught.value.code == "kubeconfig_invalid" and "\n" not in caught.value.detail
 
 
-def test_the_functions_own_runtime_is_not_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.2", "localhost", "LOCALHOST", "localhost.", "[::1]", "[::ffff:127.0.0.1]"]
+)
+def test_the_functions_own_runtime_is_not_a_cluster(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001")
-    with pytest.raises(KubeconfigInvalid):
-        kubeconfig.parse(text(cluster={"server": "http://127.0.0.1:9001"}))
+    for scheme in ("http", "https"):
+        with pytest.raises(KubeconfigInvalid):
+            kubeconfig.parse(text(cluster={"server": f"{scheme}://{host}:9001"}))
     assert kubeconfig.parse(text(cluster={"server": "http://127.0.0.1:9002/"})).server == "http://127.0.0.1:9002"
 
 
