@@ -13,7 +13,12 @@ Call = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
-    monkeypatch.setattr("foundry_core.runs.service.start_execution", lambda run: names.append(run.execution_name))
+
+    def start(run: Run) -> None:
+        if run.execution_name not in names:  # the name is the identity of an execution
+            names.append(run.execution_name)
+
+    monkeypatch.setattr("foundry_core.runs.service.start_execution", start)
     return names
 
 

@@ -1,8 +1,10 @@
 """A run is the truth of long work: steps, attempts, cancel, retry, and no writes by a superseded attempt."""
 
+from collections.abc import Callable
+
 import pytest
 from foundry_core import runs
-from foundry_core.errors import Conflict, FoundryError, NotFound
+from foundry_core.errors import Conflict, FoundryError, NotFound, Unavailable
 from foundry_core.runs import Run, RunStatus, StepStatus
 from foundry_core.tasks import RunCancelled, StaleAttempt, TaskContext, Tasks, waiting
 
@@ -137,6 +139,35 @@ def test_cancel_stops_the_next_step_but_not_the_compensation(run: Run, tasks: Ta
     assert runs.get(run.id).status == RunStatus.CANCELLED
     with pytest.raises(Conflict):
         runs.cancel(run.id)
+
+
+def _refuse(run: Run) -> None:
+    raise OSError("no connection")
+
+
+@pytest.mark.parametrize("again", [runs.retry, runs.restart])
+def test_a_run_that_cannot_be_started_fails_and_can_be_retried(
+    started: list[str], monkeypatch: pytest.MonkeyPatch, again: Callable[[str], Run]
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("foundry_core.runs.service.start_execution", _refuse)
+        run = runs.create("simulate", subject_id="sim_1", project_id="p1", created_by="u1")
+        assert run.status == RunStatus.FAILED and run.error is not None and run.error.code == "run_not_started"
+        assert runs.get(run.id) == run
+        assert again(run.id).status == RunStatus.FAILED
+    assert again(run.id).status == RunStatus.RUNNING and started == [f"{run.id}-3"]
+
+
+def test_cancelling_starts_what_was_never_started_so_that_it_can_end(
+    run: Run, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started.clear()  # as if the process had died before it could start the execution
+    with monkeypatch.context() as broken:
+        broken.setattr("foundry_core.runs.service.start_execution", _refuse)
+        with pytest.raises(Unavailable):
+            runs.cancel(run.id)
+    runs.cancel(run.id)
+    assert started == [run.execution_name] and runs.get(run.id).cancel_requested
 
 
 def test_a_superseded_attempt_cannot_write(run: Run, tasks: Tasks) -> None:

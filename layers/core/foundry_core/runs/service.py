@@ -4,9 +4,10 @@ import json
 
 from foundry_core.aws import client
 from foundry_core.clock import now_ms
-from foundry_core.errors import Conflict, Invalid
+from foundry_core.errors import Conflict, Invalid, Unavailable
 from foundry_core.events import Event, new_event
 from foundry_core.ids import new_id
+from foundry_core.logs import logger
 from foundry_core.runs import store
 from foundry_core.runs.flows import steps_of
 from foundry_core.runs.models import Run, RunError, RunStatus, Step, StepStatus
@@ -23,6 +24,10 @@ _NEXT: dict[RunStatus, set[RunStatus]] = {
     RunStatus.FAILED: {RunStatus.RUNNING},
     RunStatus.CANCELLED: {RunStatus.RUNNING},
 }
+_NOT_STARTED = RunError(
+    code="run_not_started", detail="The work could not be started; the fault has been logged.",
+    next_action="Retry the run.",
+)  # fmt: skip
 
 
 def switch_status(run: Run, status: RunStatus) -> Event:
@@ -44,7 +49,7 @@ def create(
     project_id: str | None = None,
     input: dict[str, object] | None = None,
 ) -> Run:
-    """Write the run and start its state machine; the run exists even when the start fails."""
+    """Write the run and start its state machine. A run that could not be started is there, failed and retriable."""
     run = Run(
         id=new_id("run"), kind=kind, subject_id=subject_id, project_id=project_id, steps=steps_of(kind),
         input=dict(input or {}), created_by=created_by, created_at_ms=now_ms(),
@@ -59,9 +64,23 @@ def _start(run_id: str) -> Run:
         run.started_at_ms = run.started_at_ms or now_ms()
         return switch_status(run, RunStatus.RUNNING)
 
-    run = store.update(run_id, begin)
-    start_execution(run)
+    return _launch(store.update(run_id, begin))
+
+
+def _launch(run: Run) -> Run:
+    """A run without an execution would stay open for ever and keep others away from its subject."""
+    try:
+        start_execution(run)
+    except Exception:  # whatever it was, there may be no execution that could close the run
+        logger.exception("start execution", extra={"run_id": run.id, "attempt": run.attempt})
+        return store.update(run.id, lambda current: _not_started(current, run.attempt))
     return run
+
+
+def _not_started(run: Run, attempt: int) -> Event | None:
+    if run.attempt != attempt or run.status.ended:
+        return None
+    return end(run, RunStatus.FAILED, error=_NOT_STARTED)
 
 
 def start_execution(run: Run) -> None:
@@ -85,14 +104,20 @@ def start_execution(run: Run) -> None:
 
 
 def cancel(run_id: str) -> Run:
-    """Ask the flow to stop: its next step raises ``RunCancelled``, compensates and marks the run cancelled."""
+    """Ask the flow to stop: its next step raises ``RunCancelled``, compensates and marks the run cancelled. A flow that
+    was never started (a crash in between) is started for that; ``Unavailable`` when it cannot be."""
 
     def request(run: Run) -> None:
         if run.status.ended:
             raise Conflict(f"Run {run.id} has ended: it is {run.status}.", code="run_ended")
         run.cancel_requested = True
 
-    return store.update(run_id, request)
+    run = store.update(run_id, request)
+    try:
+        start_execution(run)
+    except Exception as error:
+        raise Unavailable("The run could not be told to stop.", next_action="Cancel it again.") from error
+    return run
 
 
 def retry(run_id: str, from_step: str | None = None) -> Run:
@@ -106,16 +131,12 @@ def retry(run_id: str, from_step: str | None = None) -> Run:
         run.cancel_requested = False
         return _next_attempt(run)
 
-    run = store.update(run_id, reopen)
-    start_execution(run)
-    return run
+    return _launch(store.update(run_id, reopen))
 
 
 def restart(run_id: str) -> Run:
     """Start attempt n + 1 of a run whose execution was lost; the lost one can no longer write (``StaleAttempt``)."""
-    run = store.update(run_id, _next_attempt)
-    start_execution(run)
-    return run
+    return _launch(store.update(run_id, _next_attempt))
 
 
 def _next_attempt(run: Run) -> Event:
