@@ -132,13 +132,14 @@ def _refuse_stale(run: Run, attempt: int) -> None:
 
 
 def _perform_unseen(task: _Task, context: TaskContext) -> Output:
-    output = task.function(context)
-    if task.undoes and not _is_waiting(output):
-        store.update(context.run.id, lambda run: _take_back(run, task.undoes))
-    return output
+    if task.undoes:
+        # First: a step that is half undone has to run again, also when the undoing fails.
+        store.update(context.run.id, lambda run: _take_back(run, context.run.attempt, task.undoes))
+    return task.function(context)
 
 
-def _take_back(run: Run, names: tuple[str, ...]) -> None:
+def _take_back(run: Run, attempt: int, names: tuple[str, ...]) -> None:
+    _refuse_stale(run, attempt)
     for step in run.steps:
         if step.name in names and step.status == StepStatus.SUCCEEDED:
             step.status, step.output = StepStatus.UNDONE, None
@@ -162,8 +163,9 @@ def _begin(run: Run, name: str) -> Run:
     if step.status == StepStatus.RUNNING:
         return run
 
-    def begin(run: Run) -> None:
-        step = run.step(name)
+    def begin(current: Run) -> None:
+        _refuse_stale(current, run.attempt)
+        step = current.step(name)
         step.status, step.started_at_ms = StepStatus.RUNNING, now_ms()
         step.error, step.ended_at_ms = None, None
 

@@ -1,6 +1,7 @@
 """A run is the truth of long work: steps, attempts, cancel, retry, and no writes by a superseded attempt."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 from foundry_core import runs
@@ -47,6 +48,8 @@ def tasks() -> Tasks:
     @tasks.task("undo_search", undoes=("search",))
     def undo_search(context: TaskContext) -> dict[str, object]:
         calls.append("undo_search")
+        if context.input.get("fail"):
+            raise OutOfRoom("Not even for that.")
         return {}
 
     tasks.calls = calls  # type: ignore[attr-defined]
@@ -112,9 +115,11 @@ def test_retry_takes_finished_steps_from_the_record(run: Run, tasks: Tasks, star
     assert tasks.calls == ["resolve_inputs", "search", "search"]  # type: ignore[attr-defined]
 
 
-def test_a_step_that_was_taken_back_runs_again(run: Run, tasks: Tasks) -> None:
+@pytest.mark.parametrize("fails", [False, True], ids=["undone", "undone in part"])
+def test_a_step_that_was_taken_back_runs_again(run: Run, tasks: Tasks, fails: bool) -> None:
     perform(tasks, run, "search")
-    perform(tasks, run, "undo_search", error={"Error": "X", "Cause": "{}"})
+    with pytest.raises(OutOfRoom) if fails else nullcontext():
+        perform(tasks, run, "undo_search", error={"Error": "X", "Cause": "{}"}, fail=fails)
     assert runs.get(run.id).step("search").status == StepStatus.UNDONE
     perform(tasks, run, "fail_run", error={"Error": "X", "Cause": "x"})
     runs.retry(run.id)
@@ -175,6 +180,17 @@ def test_a_superseded_attempt_cannot_write(run: Run, tasks: Tasks) -> None:
     for task in ("search", "undo_search", "finish_run", "fail_run"):
         with pytest.raises(StaleAttempt):
             perform(tasks, run, task, attempt=1)
+    assert tasks.calls == []  # type: ignore[attr-defined]
+
+
+def test_an_attempt_that_is_superseded_while_it_begins_does_nothing(
+    run: Run, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = runs.get(run.id)
+    runs.restart(run.id)
+    monkeypatch.setattr("foundry_core.tasks.store.load", lambda run_id: seen)
+    with pytest.raises(StaleAttempt):
+        perform(tasks, run, "search", attempt=1)
     assert tasks.calls == []  # type: ignore[attr-defined]
 
 
