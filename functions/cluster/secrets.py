@@ -13,6 +13,9 @@ from foundry_core.settings import settings
 
 Context = dict[str, str]
 _NONCE_BYTES = 12
+# What KMS answers about a secret or its key; anything else is about the moment, and another try may help.
+_UNREADABLE = {"DisabledException", "IncorrectKeyException", "InvalidCiphertextException", "KMSInvalidStateException",
+               "NotFoundException"}  # fmt: skip
 
 
 class SecretUnreadable(FoundryError):
@@ -41,6 +44,8 @@ def unseal(secret: dict[str, str], context: Context) -> str:
         )
         return AESGCM(answer["Plaintext"]).decrypt(parts["nonce"], parts["sealed"], _bound(context)).decode()
     except (ClientError, InvalidTag) as error:
+        if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _UNREADABLE:
+            raise
         raise SecretUnreadable("The stored credentials cannot be decrypted.",
                                next_action="Send the kubeconfig again.") from error  # fmt: skip
 

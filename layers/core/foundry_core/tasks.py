@@ -24,6 +24,7 @@ from foundry_core.logs import logger
 from foundry_core.runs import store
 from foundry_core.runs.models import Run, RunError, RunStatus, Step, StepStatus
 from foundry_core.runs.service import end
+from foundry_core.transient import transient_errors
 
 Output = dict[str, Any]
 _INTERNAL = RunError(
@@ -107,7 +108,8 @@ class Tasks:
         task = self._tasks.get(payload["task"])
         if task is None:
             raise LookupError(f"domain {self.domain} has no task {payload['task']!r}")
-        return _perform(task, payload)
+        with transient_errors():
+            return _perform(task, payload)
 
 
 def _perform(task: _Task, payload: dict[str, Any]) -> Output:
@@ -147,7 +149,8 @@ def _take_back(run: Run, attempt: int, names: tuple[str, ...]) -> None:
 
 def _perform_step(task: _Task, context: TaskContext) -> Output:
     try:
-        output = task.function(context)
+        with transient_errors():
+            output = task.function(context)
     except Exception as error:
         if not isinstance(error, FoundryError):
             logger.exception("task failed", extra={"run_id": context.run.id, "step": context.step})

@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 from foundry_core import runs
 from foundry_local.kube import Fault, SimulatedCluster
 from kubernetes import client as kubernetes
@@ -77,6 +78,19 @@ def test_a_sealed_kubeconfig_opens_only_for_its_own_cluster(cluster: dict[str, A
     changed = sealed["sealed"][:-4] + ("AAA=" if not sealed["sealed"].endswith("AAA=") else "BBB=")
     with pytest.raises(secrets.SecretUnreadable):
         secrets.unseal({**sealed, "sealed": changed}, bound)
+
+
+def test_a_busy_key_service_does_not_make_a_secret_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed = secrets.seal("x", {"a": "b"})
+    busy = ClientError({"Error": {"Code": "ThrottlingException"}}, "Decrypt")
+
+    class Busy:
+        def decrypt(self, **_: object) -> None:
+            raise busy
+
+    monkeypatch.setattr(secrets, "client", lambda _: Busy())
+    with pytest.raises(ClientError):
+        secrets.unseal(sealed, {"a": "b"})
 
 
 @pytest.mark.parametrize(

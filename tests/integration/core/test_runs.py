@@ -4,8 +4,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from foundry_core import runs
-from foundry_core.errors import Conflict, FoundryError, NotFound, Unavailable
+from foundry_core.errors import Conflict, FoundryError, NotFound, TransientError, Unavailable
 from foundry_core.runs import Run, RunStatus, StepStatus
 from foundry_core.tasks import RunCancelled, StaleAttempt, TaskContext, Tasks, waiting
 
@@ -181,6 +182,28 @@ def test_a_superseded_attempt_cannot_write(run: Run, tasks: Tasks) -> None:
         with pytest.raises(StaleAttempt):
             perform(tasks, run, task, attempt=1)
     assert tasks.calls == []  # type: ignore[attr-defined]
+
+
+def test_a_busy_service_is_retried_by_the_flow_and_told_to_the_reader(run: Run) -> None:
+    tasks = Tasks("sim")
+
+    @tasks.task("search")
+    def search(context: TaskContext) -> dict[str, object]:
+        raise EndpointConnectionError(endpoint_url="https://kms.example.com")
+
+    with pytest.raises(TransientError):
+        perform(tasks, run, "search")
+    error = runs.get(run.id).step("search").error
+    assert error is not None and (error.code, error.next_action) == ("transient", "Retry the run.")
+
+
+def test_a_busy_table_is_retried_by_the_flow(run: Run, tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object) -> None:
+        raise EndpointConnectionError(endpoint_url="https://dynamodb.example.com")
+
+    monkeypatch.setattr("foundry_core.tasks.store.update", busy)
+    with pytest.raises(TransientError):
+        perform(tasks, run, "finish_run")
 
 
 def test_an_attempt_that_is_superseded_while_it_begins_does_nothing(

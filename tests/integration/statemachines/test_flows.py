@@ -34,7 +34,7 @@ EVERY_STEP = [(kind, step) for kind, steps in FORWARD.items() for step in steps]
 
 def compensation(kind: str, failed: str) -> list[str]:
     """Steps that follow a failure of ``failed``."""
-    if kind in ("simulate", "delete_deployment"):
+    if kind in ("simulate", "delete_deployment") or failed == "finish_run":  # what is ready stays
         return ["fail_run"]
     if kind == "register_cluster":
         return ["mark_failed", "fail_run"]

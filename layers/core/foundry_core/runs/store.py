@@ -5,7 +5,7 @@ from typing import Any
 
 from pynamodb.attributes import JSONAttribute, UnicodeAttribute
 
-from foundry_core.errors import Conflict, NotFound
+from foundry_core.errors import Conflict, NotFound, TransientError
 from foundry_core.events import Event, OutboxFields, outbox_keys
 from foundry_core.runs.models import Run, RunStatus
 from foundry_core.table import Gsi1, Item, conflicts, meta, page, write
@@ -55,7 +55,7 @@ def update(run_id: str, change: Callable[[Run], Event | None]) -> Run:
         except Conflict:
             continue
         return _run(item)
-    raise Conflict(f"Run {run_id} is being changed by too many writers.", next_action="Try again.")
+    raise TransientError(f"Run {run_id} is being changed by too many writers.", next_action="Try again.")
 
 
 def of_owner(project_id: str | None, limit: int, cursor: str | None) -> tuple[list[Run], str | None]:
