@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_destinations as destinations
 from constructs import Construct
 
 from stacks.config import Config
@@ -35,13 +36,15 @@ class WorkflowsStack(FoundryStack):
 
     def _close_orphans(self, data: DataStack) -> None:
         """An execution that ended without closing its run is reported on the account's default bus."""
-        orphans = DomainFunction(
+        self.orphans = DomainFunction(
             self, "core", "orphans", config=self.config, timeout_s=30, memory_mib=256,
             handler="foundry_core.runs.orphans.close", code=lambda_.Code.from_inline("# It is in the base layer."),
         )  # fmt: skip
-        orphans.use_table("runs", data.tables["runs"])
+        self.orphans.use_table("runs", data.tables["runs"])
         self.dead = dead_letter_queue(self, "OrphansDead", name=self.config.name("orphans-dlq"))
-        accept(self.dead, "SQS3", "It is the dead-letter queue, of an event rule.")
+        accept(self.dead, "SQS3", "It is the dead-letter queue, of an event rule and of the function behind it.")
+        # The rule's queue gets what could not be delivered, the function's what it failed at three times.
+        self.orphans.function.configure_async_invoke(on_failure=destinations.SqsDestination(self.dead))
         machines = [flow.machine.state_machine_arn for flow in self.flows.values()]
         events.Rule(
             self, "Ended", rule_name=self.config.name("executions-ended"),
@@ -49,7 +52,7 @@ class WorkflowsStack(FoundryStack):
                 source=["aws.states"], detail_type=["Step Functions Execution Status Change"],
                 detail={"status": ["FAILED", "TIMED_OUT", "ABORTED"], "stateMachineArn": machines},
             ),
-            targets=[targets.LambdaFunction(orphans.function, dead_letter_queue=self.dead)],
+            targets=[targets.LambdaFunction(self.orphans.function, dead_letter_queue=self.dead)],
         )  # fmt: skip
 
     def _task(

@@ -28,6 +28,7 @@ ALLOWED = {
     "AWS::KMS::Alias": "free",
     "AWS::KMS::Key": "$1 a month: the one standing charge",
     "AWS::Lambda::Alias": "free without provisioned concurrency",
+    "AWS::Lambda::EventInvokeConfig": "free",
     "AWS::Lambda::EventSourceMapping": "streams: free; queues: long polls, at most some cents a month (docs/deploy.md)",
     "AWS::Lambda::Function": "per use",
     "AWS::Lambda::LayerVersion": "within the free storage of the account",
@@ -99,7 +100,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Application:
 def test_alarms_exist_when_somebody_is_to_be_told(chosen: Application) -> None:
     alarms = chosen.app.node.find_child("alarms")
     found = [one for one in alarms.node.find_all() if isinstance(one, cloudwatch.CfnAlarm)]
-    flows, queues, functions = 4, 3, 11
+    flows, queues, functions = 4, 4, 12
     assert len(found) == flows + queues + functions + len(("throttles", "api-5xx"))
     assert all(alarm.alarm_actions and alarm.treat_missing_data == "notBreaching" for alarm in found)
 

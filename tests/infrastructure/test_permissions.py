@@ -43,6 +43,7 @@ OTHER = {
 STREAM = {"DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"}
 RECEIVE = {"ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl", "ReceiveMessage"}
 POLLED = {"metrics-loader": "foundry-test-metrics-loader", "metrics-on-event": "foundry-test-metrics-on-event"}
+FAILED_TO = {"core-relay": "foundry-test-relay-dlq", "core-orphans": "foundry-test-orphans-dlq"}
 # Statements whose resource is, or contains, a wildcard: nothing else may.
 WILDCARDS = {
     "*": "vended logs of state machines are delivered with permissions that have no resource",
@@ -61,11 +62,12 @@ def expected(function: str) -> set[tuple[str, str]]:
             allowed |= {(f"dynamodb:{action}", resource) for action in READ | WRITE}
     if "members" in tables:
         allowed |= {(f"dynamodb:{action}", "<foundry-test-app>") for action in ("GetItem", "Query")}
+    if function in FAILED_TO:
+        actions = ("GetQueueAttributes", "GetQueueUrl", "SendMessage")
+        allowed |= {(f"sqs:{action}", f"<{FAILED_TO[function]}>") for action in actions}
     if function == "core-relay":
         streams = ("app", "cluster", "metrics", "model", "runs", "sim")
         allowed |= {(f"dynamodb:{action}", f"<foundry-test-{table}>") for action in STREAM for table in streams}
-        allowed |= {(f"sqs:{action}", "<foundry-test-relay-dlq>")
-                    for action in ("GetQueueAttributes", "GetQueueUrl", "SendMessage")}  # fmt: skip
     if function in POLLED:
         allowed |= {(f"sqs:{action}", f"<{POLLED[function]}>") for action in RECEIVE}
     return allowed | OTHER.get(function, set())

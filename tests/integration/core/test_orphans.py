@@ -2,6 +2,7 @@
 
 import pytest
 from foundry_core import runs
+from foundry_core.errors import Conflict, TransientError
 from foundry_core.runs import Run, RunStatus, orphans
 
 pytestmark = pytest.mark.usefixtures("aws_tables")
@@ -29,6 +30,17 @@ def test_a_later_attempt_goes_on(run: Run) -> None:
     runs.restart(run.id)
     report(run.execution_name)
     assert runs.get(run.id).status == RunStatus.RUNNING
+
+
+def test_what_could_not_be_written_is_not_taken_for_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event is delivered again, and in the end to a queue that an alarm watches."""
+
+    def lost(**_: object) -> None:
+        raise Conflict("Another writer was faster.")
+
+    monkeypatch.setattr("foundry_core.runs.store.write", lost)
+    with pytest.raises(TransientError):
+        report(run.execution_name)
 
 
 @pytest.mark.parametrize("name", ["run_unknown-1", "by-hand", ""])
