@@ -33,6 +33,8 @@ _ACCESS_LOG = {
     "latency_ms": "$context.responseLatency", "user": "$context.authorizer.claims.sub",
     "error": "$context.error.message", "integration_error": "$context.integrationErrorMessage",
 }  # fmt: skip
+# Per method: a worker of a gateway polls its config once a second and sends about one batch of leases in that time.
+_GATEWAY_THROTTLE = {"ThrottlingRateLimit": 75, "ThrottlingBurstLimit": 150}
 
 
 class ApiStack(FoundryStack):
@@ -46,6 +48,7 @@ class ApiStack(FoundryStack):
         self.api = self._http_api()
         self.stage = self._stage()
         self._add_routes(identity)
+        self._throttle_gateways()
         accept(self.api, "APIG4", "Only /gateway: gateways carry a token of their own, which the app domain checks.")
         self.show("ApiUrl", self.api.api_endpoint)
 
@@ -93,12 +96,16 @@ class ApiStack(FoundryStack):
             self, "AccessLogs", log_group_name=f"/aws/vendedlogs/{self.config.name('api')}",
             retention=logs.RetentionDays.ONE_MONTH, removal_policy=cdk.RemovalPolicy.DESTROY,
         )  # fmt: skip
-        resource = stage.node.default_child
-        assert isinstance(resource, http.CfnStage)
-        resource.access_log_settings = http.CfnStage.AccessLogSettingsProperty(
+        _resource(stage).access_log_settings = http.CfnStage.AccessLogSettingsProperty(
             destination_arn=access.log_group_arn, format=json.dumps(_ACCESS_LOG)
         )
         return stage
+
+    def _throttle_gateways(self) -> None:
+        """Anybody can send to these routes: a limit of their own keeps a flood from taking everybody's share."""
+        keys = [f"{method} {routes.GATEWAY}" for method in routes.GATEWAY_METHODS]
+        _resource(self.stage).route_settings = dict.fromkeys(keys, _GATEWAY_THROTTLE)
+        self.stage.node.add_dependency(*self.gateway_routes)  # settings of a route that is not there yet are refused
 
     def _add_routes(self, identity: IdentityStack) -> None:
         clients = [identity.web.user_pool_client_id, identity.cli.user_pool_client_id]
@@ -108,7 +115,9 @@ class ApiStack(FoundryStack):
             for path in routes.paths(domain):
                 self._route(path, target, tokens)
             if domain == "app":
-                self._route(routes.GATEWAY, target, http.HttpNoneAuthorizer(), routes.GATEWAY_METHODS)
+                self.gateway_routes = self._route(
+                    routes.GATEWAY, target, http.HttpNoneAuthorizer(), routes.GATEWAY_METHODS
+                )
 
     def _integration(self, domain: str, function: DomainFunction) -> integrations.HttpLambdaIntegration:
         """Behind an alias, which is what a snapshot of an initialised function hangs on (see `Config.snap_start`)."""
@@ -118,6 +127,12 @@ class ApiStack(FoundryStack):
     def _route(
         self, path: str, target: http.HttpRouteIntegration, authorizer: http.IHttpRouteAuthorizer,
         methods: Sequence[str] = routes.METHODS,
-    ) -> None:  # fmt: skip
+    ) -> list[http.HttpRoute]:  # fmt: skip
         allowed = [http.HttpMethod[method] for method in methods]
-        self.api.add_routes(path=path, methods=allowed, integration=target, authorizer=authorizer)
+        return self.api.add_routes(path=path, methods=allowed, integration=target, authorizer=authorizer)
+
+
+def _resource(stage: http.HttpStage) -> http.CfnStage:
+    resource = stage.node.default_child
+    assert isinstance(resource, http.CfnStage)
+    return resource

@@ -85,6 +85,11 @@ def test_stage_throttles_and_logs(stacks: Any) -> None:
     (stage,) = stacks.all("AWS::ApiGatewayV2::Stage")
     assert stage.properties["StageName"] == "$default" and stage.properties["AutoDeploy"] is True
     assert stage.properties["DefaultRouteSettings"] == {"ThrottlingBurstLimit": 400, "ThrottlingRateLimit": 200}
+    gateways = {"ThrottlingBurstLimit": 150, "ThrottlingRateLimit": 75}
+    open_ = {"GET /gateway/{proxy+}": gateways, "POST /gateway/{proxy+}": gateways}
+    assert stage.properties["RouteSettings"] == open_
+    before = stacks.templates["api"]["Resources"][stage.id]["DependsOn"]  # settings of a route need the route
+    assert open_.keys() <= {stacks.target("api", {"Ref": id_}).properties.get("RouteKey") for id_ in before}
     assert "authorization" not in stage.properties["AccessLogSettings"]["Format"].lower()
 
 

@@ -138,6 +138,10 @@ def test_ended_executions_of_every_flow_are_reported(stacks: Any) -> None:
     (target,) = rule.properties["Targets"]
     assert stacks.text("workflows", target["Arn"]) == "<foundry-test-core-orphans>"
     assert stacks.text("workflows", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-orphans-dlq>"
+    (failed,) = stacks.all("AWS::Lambda::EventInvokeConfig")
+    kept = failed.properties["DestinationConfig"]["OnFailure"]["Destination"]
+    assert stacks.text("workflows", failed.properties["FunctionName"]) == "<foundry-test-core-orphans>"
+    assert stacks.text("workflows", kept) == "<foundry-test-orphans-dlq>"
 
 
 def test_gateway_pods_may_read_their_token_and_nothing_else(stacks: Any) -> None:
