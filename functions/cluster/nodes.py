@@ -29,6 +29,7 @@ _NVIDIA_PCI = (
     "feature.node.kubernetes.io/pci-0300_10de.present",
     "feature.node.kubernetes.io/pci-0302_10de.present",
 )
+_COUNT = "nvidia.com/gpu.count"
 _HAMI = "hami.io/node-nvidia-register"
 _SHARED = "-SHARED"  # what GPU Feature Discovery appends under time-slicing
 _OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "node-role.kubernetes.io/")
@@ -56,7 +57,7 @@ def node_of(obj: Obj) -> Node:
         zone=labels.get("topology.kubernetes.io/zone", ""),
         cpu_millis=int(parse_quantity(allocatable.get("cpu", "0")) * 1000),
         memory_bytes=int(parse_quantity(allocatable.get("memory", "0"))),
-        node_selector={label: product} if label else {},
+        node_selector={name: labels[name] for name in (label, _COUNT) if labels.get(name)} if label else {},
         taints=_taints(spec),
     )
 
@@ -121,9 +122,15 @@ def _group(name: str, members: list[Node]) -> DeviceGroup:
     first = members[0]
     return DeviceGroup(
         name=name, device=first.device, product=first.product, nodes=sum(node.usable for node in members),
-        devices_per_node=first.gpu_count, gpu_resource=first.gpu_resource, node_selector=first.node_selector,
+        devices_per_node=first.gpu_count, gpu_resource=first.gpu_resource, node_selector=_selector(members),
         tolerations=_tolerations(members),
     )  # fmt: skip
+
+
+def _selector(members: list[Node]) -> dict[str, str]:
+    """What all of them have in common: a label that only some of them carry would keep pods from the others."""
+    others = [node.node_selector for node in members]
+    return {name: value for name, value in others[0].items() if all(one.get(name) == value for one in others)}
 
 
 def _tolerations(members: list[Node]) -> list[dict[str, str]]:

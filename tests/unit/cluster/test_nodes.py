@@ -71,6 +71,17 @@ def test_other_numbers_of_gpus_are_another_group() -> None:
     assert [group.name for group in groups] == ["h100-sxm-x4", "h100-sxm-x8"]
 
 
+def test_pods_are_kept_to_nodes_of_their_group() -> None:
+    def labelled(name: str, count: str) -> Any:
+        labels = {**H100, "nvidia.com/gpu.count": count}
+        return node_of(node(name, labels, {"nvidia.com/gpu": count}))
+
+    _, groups = grouped([labelled("a", "8"), labelled("b", "4")])
+    assert [group.node_selector["nvidia.com/gpu.count"] for group in groups] == ["4", "8"]
+    _, [mixed] = grouped([labelled("a", "8"), node_of(node("b", H100, EIGHT))])
+    assert mixed.node_selector == H100  # a label that one of them lacks would keep pods from it
+
+
 @pytest.mark.parametrize(
     ("register", "count"),
     [
