@@ -91,9 +91,12 @@ def change_cluster(
 
 
 @router.delete("/clusters/{cluster_id}", tags=["clusters"], status_code=204)
-def delete_cluster(cluster_id: ClusterId, principal: Annotated[Principal, require(Action.CLUSTERS_WRITE)]) -> None:
-    """Give a cluster up; refused while deployments hold its GPUs. Nothing inside the cluster is touched."""
-    clusters.delete(cluster_id, principal.user_id)
+def delete_cluster(
+    cluster_id: ClusterId, principal: Annotated[Principal, require(Action.CLUSTERS_WRITE)], abandon: bool = False
+) -> None:
+    """Give a cluster up; nothing inside it is touched. Refused while deployments hold its GPUs, unless it is abandoned:
+    its deployments can then be deleted without it, and what they left in it stays there."""
+    clusters.delete(cluster_id, principal.user_id, abandon=abandon)
 
 
 @router.get("/clusters/{cluster_id}/nodes", tags=["clusters"], dependencies=[require(Action.CLUSTERS_READ)])

@@ -108,16 +108,23 @@ def _describe(cluster: Cluster, request: ClusterChange) -> None:
 
 def _reconnect(cluster: Cluster, credentials: Credentials) -> Event | None:
     _refuse_busy(cluster)
+    if credentials.server != cluster.server and store.reservations(cluster.id):
+        raise Conflict(f"Deployments hold GPUs of cluster {cluster.name}; this kubeconfig is for another server.",
+                       code="cluster_in_use",
+                       next_action="Delete them first, or register the other cluster under a name of its own.",
+                       )  # fmt: skip
     cluster.server = credentials.server
     return switch_status(cluster, ClusterStatus.REGISTERING)
 
 
-def delete(cluster_id: str, user_id: str) -> None:
-    """Nothing inside the cluster is touched. ``Conflict`` while it is being registered or deployments hold GPUs."""
+def delete(cluster_id: str, user_id: str, *, abandon: bool = False) -> None:
+    """Nothing inside the cluster is touched. ``Conflict`` while it is being registered, or deployments hold GPUs and it
+    is not to be abandoned."""
     cluster = store.load(cluster_id)
     _refuse_busy(cluster)
-    data = {"cluster_id": cluster.id, "name": cluster.name, "deleted_by": user_id}
-    store.delete(cluster, new_event("foundry.cluster.deleted.v1", source="cluster", subject=cluster.id, data=data))
+    data = {"cluster_id": cluster.id, "name": cluster.name, "deleted_by": user_id, "abandoned": abandon}
+    event = new_event("foundry.cluster.deleted.v1", source="cluster", subject=cluster.id, data=data)
+    store.delete(cluster, event, abandon=abandon)
 
 
 def _refuse_busy(cluster: Cluster) -> None:

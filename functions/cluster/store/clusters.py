@@ -24,6 +24,7 @@ from functions.cluster.store.tables import (
 )
 
 _ALL = "CLUSTERS"
+_FIRST = "Delete them first. A cluster that is gone for good: DELETE /clusters/{id}?abandon=true."
 Reservations = dict[str, Reservation]
 Secret = dict[str, str]
 
@@ -89,12 +90,13 @@ def _renamed(before: Cluster, after: Cluster) -> tuple[list[Item], list[Item]]:
     return [claim("cluster", after.name, after.id)], claimed("cluster", before.name)
 
 
-def delete(cluster: Cluster, event: Event) -> None:
-    """The cluster, its secret, its reservations and its name in one transaction; ``Conflict`` when it is in use."""
+def delete(cluster: Cluster, event: Event, *, abandon: bool) -> None:
+    """The cluster, its secret, its reservations and its name in one transaction; ``Conflict`` when it is in use and not
+    to be abandoned."""
     held = _get(ReservationsItem, cluster.id, "RESERVATIONS")
-    if held.reservations:
+    if held.reservations and not abandon:
         raise Conflict(f"{len(held.reservations)} deployment(s) hold GPUs of cluster {cluster.name}.",
-                       code="cluster_in_use", next_action="Delete them first.")  # fmt: skip
+                       code="cluster_in_use", next_action=_FIRST)  # fmt: skip
     gone = [_item(cluster.id), _get(KubeconfigItem, cluster.id, "KUBECONFIG"), held]
     with conflicts(f"Cluster {cluster.id} was changed by another writer."):
         write(delete=[*gone, *claimed("cluster", cluster.name)], create=outbox(event))

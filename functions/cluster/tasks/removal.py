@@ -8,7 +8,7 @@ from foundry_core.logs import logger
 from foundry_core.tasks import Output, TaskContext, waiting
 
 from functions.cluster import engine, manifests
-from functions.cluster.errors import ManifestRejected
+from functions.cluster.errors import ClusterUnreachable, ManifestRejected
 from functions.cluster.kube import Kube
 from functions.cluster.schemas import Deployment
 from functions.cluster.services import deployments
@@ -25,9 +25,12 @@ def drain(context: TaskContext) -> Output:
     except NotFound:
         return {}
     kube = _kube_or_none(deployment)
-    if kube is None or kube.get(manifests.service_path(deployment.id)) is None:
-        return {"detail": "Nothing is running."}
-    left = drained(lambda: _in_flight(kube, deployment), time.sleep)
+    try:
+        if kube is None or kube.get(manifests.service_path(deployment.id)) is None:
+            return {"detail": "Nothing is running."}
+        left = drained(lambda: _in_flight(kube, deployment), time.sleep)
+    except ClusterUnreachable as error:
+        return {"detail": error.detail}
     return {"detail": f"{left} request(s) were still running after {_DRAIN_S} s" if left else "No request is running."}
 
 

@@ -13,6 +13,7 @@ from foundry_local.kube import Fault, SimulatedCluster
 from kubernetes import client as kubernetes
 
 from functions.cluster.capacity import Reservation
+from functions.cluster.errors import ClusterUnreachable
 from functions.cluster.handler import task
 from functions.cluster.services import deployments
 from functions.cluster.store import clusters as store
@@ -295,6 +296,40 @@ def test_removal_survives_the_loss_of_the_cluster_record(
     flow.before.clear()
     assert call("DELETE", f"/clusters/{body['cluster_id']}").status == 204
     delete(call, deployment_id, flow, core)
+
+
+def test_a_cluster_that_is_gone_for_good_is_abandoned(
+    call: Call, body: dict[str, Any], flow: Any, core: kubernetes.CoreV1Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment_id, run_id = start(call, body)
+    assert flow.drive(run_id).status == "succeeded"
+    path, cluster = f"{DEPLOYMENTS}/{deployment_id}", f"/clusters/{body['cluster_id']}"
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise ClusterUnreachable("The Kubernetes API cannot be reached.")
+
+    with monkeypatch.context() as dead:
+        dead.setattr("functions.cluster.kube.Kube._call", gone)
+        run = flow.drive(call("DELETE", path).ok(202)["run"]["id"])
+        assert run.step("drain").status == "succeeded" and run.step("remove_manifests").status == "failed"
+        call("DELETE", cluster, abandon="no").problem(409, "cluster_in_use")
+        call("DELETE", cluster, None, "developer", abandon="true").problem(403, "forbidden")
+        assert call("DELETE", cluster, None, "operator", abandon="true").status == 204
+        assert flow.drive(call("DELETE", path).ok(202)["run"]["id"]).status == "succeeded"
+    call("GET", path).problem(404, "deployment_not_found")
+    core.delete_namespace(f"foundry-{deployment_id.replace('_', '-')}")
+
+
+def test_another_cluster_cannot_take_the_place_of_one_that_holds_deployments(
+    call: Call, body: dict[str, Any], flow: Any, simulated: SimulatedCluster
+) -> None:
+    _, run_id = start(call, body)
+    flow.perform(runs.get(run_id), "admit", {})
+    path, same = f"/clusters/{body['cluster_id']}", simulated.kubeconfig_yaml()
+    other = same.replace("127.0.0.1", "127.0.0.2")
+    call("PATCH", path, {"kubeconfig": other}).problem(409, "cluster_in_use")
+    assert call("GET", path).ok()["status"] == "ready"
+    assert call("PATCH", path, {"kubeconfig": same}).ok()["status"] == "registering"
 
 
 def test_names_are_unique_over_all_projects(call: Call, body: dict[str, Any]) -> None:
