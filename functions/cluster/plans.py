@@ -1,7 +1,7 @@
 """A plan from a client → what really is deployed: facts are recomputed, the launch command is built here.
 
-The predicted times are taken over as the client's claim: they are compared with measurements later, and nothing is
-granted for them.
+The predicted times are taken over as the client's claim: they are compared with measurements later. The predicted
+throughput decides the price of a token, so it is held to what the devices can do at most (decision 10).
 """
 
 import shlex
@@ -23,6 +23,7 @@ from foundry_sim.search.plans import Plan, PlanMemory
 
 from functions.cluster.errors import InsufficientCapacity
 from functions.cluster.manifests import PORT
+from functions.cluster.roofline import most_tokens_per_s
 from functions.cluster.schemas import DeviceGroup, ModelFacts, Price
 
 # Images of the engines, at the versions that the launch commands are written for.
@@ -30,6 +31,7 @@ IMAGES = {"vllm": "docker.io/vllm/vllm-openai:v0.11.0", "sglang": "docker.io/lms
 MAX_CONFIG_BYTES = 256 * 1024
 MAX_PLAN_BYTES = 64 * 1024
 _FASTEST = 1e9  # tokens/s
+_SLOWEST = 1 / 3600
 _SIMULATE_AGAIN = "Simulate again on the cluster as it is now, and deploy one of those plans."
 
 
@@ -53,6 +55,7 @@ def check(plan: Plan, model: ModelFacts, group: DeviceGroup, served_name: str) -
     _check_task(found)
     _check_layout(plan, found, Span(device, group.nodes, group.devices_per_node))
     needed = _memory(plan, found, device)
+    _check_throughput(plan, found, most_tokens_per_s(plan, found, device, needed.weight_bytes))
     cost = _device_price(plan, group, device) * plan.devices
     command = _command(plan, found, served_name)
     trusted = {
@@ -69,6 +72,15 @@ def _check_numbers(plan: Plan) -> None:
     predicted = plan.predicted
     if not (0 <= predicted.output_tokens_per_s <= _FASTEST and 0 <= predicted.input_tokens_per_s <= _FASTEST):
         raise Invalid("The plan's predicted throughput is out of range.", code="plan_invalid")
+
+
+def _check_throughput(plan: Plan, found: architectures.Architecture, most: float) -> None:
+    """Of the tokens that are paid for: none would make them free, too many nearly so."""
+    predicted = plan.predicted
+    claimed = predicted.input_tokens_per_s if found.task == "embed" else predicted.output_tokens_per_s
+    if not _SLOWEST <= claimed <= most:
+        detail = f"The plan predicts {claimed:,.0f} tokens/s; its devices make more than none and at most {most:,.0f}."
+        raise Invalid(detail, code="plan_invalid", next_action=_SIMULATE_AGAIN)
 
 
 def _per_million(cost_nanos_per_hour: int, plan: Plan) -> int | None:

