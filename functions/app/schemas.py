@@ -203,6 +203,10 @@ class EndpointChange(Request):
     limits: Limits | None = None
     policy: Policy | None = None
 
+    @property
+    def uses_credential(self) -> bool:
+        return self.policy is not None and any(guardrail.credential for guardrail in self.policy.guardrails)
+
 
 class Backend(BaseModel):
     """One place that answers for an endpoint; several of the same deployment share its id as a prefix."""

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from foundry_core.http import CurrentPrincipal, require, require_match
+from foundry_core.membership import check_access
 from foundry_core.permissions import Action
 from foundry_core.principal import Principal
 
@@ -93,8 +94,9 @@ def list_endpoints(project_id: Id, _: Reader, limit: Limit = 50, cursor: Cursor 
 
 
 @router.post("/{project_id}/endpoints", status_code=201)
-def create_endpoint(project_id: Id, body: EndpointCreate, response: Response, principal: Deployer) -> Endpoint:
-    """Have an external provider answer for a name; gateways follow within two seconds."""
+def create_endpoint(project_id: Id, body: EndpointCreate, response: Response, principal: Writer) -> Endpoint:
+    """Have an external provider answer for a name; gateways follow within two seconds. For owners: it says where the
+    project's credential is sent, and what a token counts against its budget."""
     endpoint = endpoints.create(project_id, body, principal)
     response.headers["location"] = f"/projects/{project_id}/endpoints/{endpoint.name}"
     return endpoint
@@ -110,7 +112,10 @@ def get_endpoint(project_id: Id, name: Id, request: Request, response: Response,
 def change_endpoint(
     project_id: Id, name: Id, body: EndpointChange, request: Request, response: Response, principal: Deployer
 ) -> Endpoint:
-    """Set or lift the limits of an endpoint, change its policy; gateways follow within two seconds."""
+    """Set or lift the limits of an endpoint, change its policy; gateways follow within two seconds. Guardrails that use
+    a credential of the project are for owners."""
+    if body.uses_credential:
+        check_access(principal, Action.PROJECT_WRITE, project_id)
     endpoint = endpoints.change(project_id, name, body, principal, lambda now: require_match(request, tag_of(now)))
     response.headers["etag"] = tag_of(endpoint)
     return endpoint

@@ -40,6 +40,18 @@ def test_the_gateway_takes_the_config(call: Call, project: str, gateway: Call) -
     assert (deployment.provider, deployment.credential_ref) == ("anthropic", f"{project}.anthropic")
 
 
+def test_only_owners_say_where_a_credential_is_sent(call: Call, project: str, join: Any) -> None:
+    member, owner = join(project, "member"), join(project, "owner")
+    path = f"/projects/{project}/endpoints"
+    call("POST", path, CLAUDE, member).problem(403, "forbidden")
+    call("POST", path, CLAUDE, owner).ok(201)
+    scanner = {"id": "scan", "kind": "http", "url": "https://scan.example.com", "credential": "anthropic"}
+    asks = {"policy": {"guardrails": [scanner]}}
+    call("PATCH", f"{path}/claude", asks, member).problem(403, "forbidden")
+    call("PATCH", f"{path}/claude", asks, owner).ok()
+    call("PATCH", f"{path}/claude", {"policy": {"cache_ttl_s": 5}}, member).ok()
+
+
 def test_a_name_is_there_once_and_free_again_afterwards(call: Call, project: str, gateway: Call) -> None:
     call("POST", f"/projects/{project}/endpoints", CLAUDE).ok(201)
     call("POST", f"/projects/{project}/endpoints", CLAUDE).problem(409, "name_taken")
