@@ -9,6 +9,7 @@ from foundry_core.events import Event, new_event
 
 from functions.app.schemas import Limits
 from functions.app.services import snapshot
+from functions.app.services.snapshot import Snapshot
 from functions.app.store import leases as store
 from functions.app.store.leases import Counter, Record
 from functions.app.wire import Kind, Lease, LeaseRequest
@@ -26,11 +27,12 @@ MAX_LEASES = 1000
 
 def lease(gateway: str, requests: list[LeaseRequest]) -> list[Lease]:
     """``gateway`` is the registered gateway: its leases are its own, whatever the ids."""
-    limits = snapshot.current().limits
-    return [_one(gateway, request, limits.get(request.scope)) for request in requests]
+    current = snapshot.current()
+    return [_one(gateway, request, current) for request in requests]
 
 
-def _one(gateway: str, request: LeaseRequest, limits: Limits | None) -> Lease:
+def _one(gateway: str, request: LeaseRequest, current: Snapshot) -> Lease:
+    limits = current.limits.get(request.scope)
     at_ms = now_ms()
     if (limits is None and not request.close) or not in_time(request, at_ms):
         return _answer(request, request.spent, at_ms)
@@ -41,7 +43,8 @@ def _one(gateway: str, request: LeaseRequest, limits: Limits | None) -> Lease:
         answer = apply(counter, f"{gateway}/{request.lease_id}", request, limit, at_ms)
         return answer, _wake_order(request) if request.kind == "wake" and counter.committed > before else None
 
-    return store.update(request.scope, request.kind, window_of(request), change)
+    counter_name = current.counters.get(request.scope, request.scope)
+    return store.update(counter_name, request.kind, window_of(request), change)
 
 
 def window_of(request: LeaseRequest) -> int | None:

@@ -24,10 +24,13 @@ _NONE = Limits()
 
 @dataclass(frozen=True)
 class Snapshot:
-    """``body`` is the JSON document; ``limits`` holds those of every scope that a lease can name."""
+    """``body`` is the JSON document; ``limits`` holds those of every scope that a lease can name. ``counters`` says for
+    which scopes the counter has another name: an endpoint's goes by its id, so that a later one of the same name has
+    spent nothing yet."""
 
     body: str
     limits: dict[str, Limits]
+    counters: dict[str, str]
 
 
 version = store.version
@@ -36,7 +39,8 @@ version = store.version
 @lru_cache(maxsize=1)
 def of_version(version: Version) -> Snapshot:
     config = store.load(version)
-    return Snapshot(document(config).model_dump_json(), _limits(config))
+    counters = {f"endpoint:{endpoint.name}": f"endpoint:{endpoint.id}" for endpoint in config.endpoints}
+    return Snapshot(document(config).model_dump_json(), _limits(config), counters)
 
 
 def current() -> Snapshot:

@@ -27,6 +27,24 @@ def scope(call: Call, project: str) -> str:
     return f"key:{key['id']}"
 
 
+def test_an_endpoint_does_not_inherit_what_an_earlier_one_of_its_name_spent(call: Call, project: str) -> None:
+    path = f"/projects/{project}/endpoints"
+    endpoint = {"name": "chat", "provider": "openai", "url": "https://api.example.com", "model": "m",
+                "limits": {"budget_nanos": BUDGET}}  # fmt: skip
+    for number in range(2):
+        call("POST", path, endpoint).ok(201)
+        pod = Pod("endpoint:chat", number)
+        pod.tell(BUDGET)
+        assert pod.granted == BUDGET
+        pod.hold(BUDGET)
+        pod.settle(BUDGET)
+        pod.tell()
+        other = Pod("endpoint:chat", 7)
+        other.tell(1)
+        assert other.granted == 0
+        call("DELETE", f"{path}/chat").ok(204)
+
+
 class Pod:
     """A gateway that keeps the contract, on the control plane's own service and store."""
 
