@@ -15,16 +15,14 @@ def _simulation(context: TaskContext) -> Simulation:
 
 @tasks.task("resolve_inputs")
 def resolve_inputs(context: TaskContext) -> Output:
-    """Look names up again: what the request named may have changed since. Raises ``ModelNotFound``."""
-    request = service.resolved_for(_simulation(context))
-    kept = request.model_dump(mode="json", exclude={"model", "calibration"})
-    assert isinstance(request.model, dict)
-    return {"request": {**kept, "model": request.model["_name_or_path"]}}
+    """Look names up again: what the request named may have changed since. Raises ``ModelNotFound``. A request can be
+    larger than the state of a flow, so ``search`` reads it again."""
+    service.resolved_for(_simulation(context))
+    return {}
 
 
 @tasks.task("search")
 def search(context: TaskContext) -> Output:
-    """The config is read from the table again: the state of a flow is too small for it."""
     result = service.search(service.resolved_for(_simulation(context)))
     outcome = service.outcome_of(result)
     return {

@@ -49,6 +49,16 @@ def test_plans_meet_the_service_levels_cheapest_first(call: Call, drive: Drive, 
     assert sorted(kinds) == ["foundry.simulation.completed.v1", "foundry.simulation.created.v1"]
 
 
+def test_a_large_request_does_not_travel_through_the_flow(call: Call, drive: Drive, body: dict[str, Any]) -> None:
+    blocked = {"engine": "e" * 120, "device": "d" * 120, "weights": "w" * 120, "reason": "r" * 500}
+    accepted = call("POST", SIMULATIONS, {**body, "blocked": [blocked] * 100}).ok(202)
+    run = drive(accepted["run"]["id"])
+    assert run.status == "succeeded" and run.step("resolve_inputs").output == {}
+    for field in ("engine", "device", "weights"):
+        too_long = {**body, "blocked": [{field: "x" * 121}]}
+        call("POST", SIMULATIONS, too_long).problem(422, "invalid_request")
+
+
 @pytest.mark.parametrize("name", ["llama-3.1-8b-instruct", "qwen3-30b-a3b", "deepseek-v2-lite"])
 def test_every_example_finds_a_plan(
     call: Call, drive: Drive, body: dict[str, Any], config: Callable[[str], Any], name: str

@@ -60,9 +60,9 @@ class ServiceLevels(_Strict):
 class BlockedConfiguration(_Strict):
     """A configuration that failed before and is not to be proposed; empty fields match everything."""
 
-    engine: str | None = None
-    device: str | None = None
-    weights: str | None = None
+    engine: str | None = Field(None, max_length=120)
+    device: str | None = Field(None, max_length=120)
+    weights: str | None = Field(None, max_length=120)
     tp: int | None = None
     pp: int | None = None
     ep: int | None = None
