@@ -107,7 +107,9 @@ def list_nodes(cluster_id: ClusterId, limit: Limit = 50, cursor: Cursor = None) 
     return NodePage(items=items, next_cursor=following)
 
 
-@router.get("/projects/{project_id}/deployments", tags=["deployments"], dependencies=[require(Action.PROJECT_READ)])
+@router.get(
+    "/projects/{project_id}/deployments", tags=["deployments"], dependencies=[require(Action.PROJECT_READ, gone=True)]
+)
 def list_deployments(project_id: ProjectId, limit: Limit = 50, cursor: Cursor = None) -> DeploymentPage:
     """Deployments of the project, oldest first."""
     items, following = deployments.page_of(project_id, limit, cursor)
@@ -130,7 +132,7 @@ def create_deployment(
 @router.get(
     "/projects/{project_id}/deployments/{deployment_id}",
     tags=["deployments"],
-    dependencies=[require(Action.PROJECT_READ)],
+    dependencies=[require(Action.PROJECT_READ, gone=True)],
     responses=_UNCHANGED,
 )
 def get_deployment(
@@ -160,7 +162,9 @@ def change_deployment(
 
 @router.delete("/projects/{project_id}/deployments/{deployment_id}", tags=["deployments"], status_code=202)
 def delete_deployment(
-    project_id: ProjectId, deployment_id: DeploymentId, principal: Annotated[Principal, require(Action.DEPLOY)]
+    project_id: ProjectId,
+    deployment_id: DeploymentId,
+    principal: Annotated[Principal, require(Action.DEPLOY, gone=True)],
 ) -> RunAccepted:
     """Withdraw the endpoint, let open requests finish, and remove everything from the cluster."""
     _, run = deployments.delete(project_id, deployment_id, principal.user_id)

@@ -63,7 +63,7 @@ def change_project(
 
 @router.delete("/{project_id}", status_code=204)
 def delete_project(project_id: Id, principal: Writer) -> None:
-    """Delete a project and revoke its keys; refused while it serves an endpoint."""
+    """Delete a project and revoke its keys; refused while it has deployments or serves an endpoint."""
     service.delete(project_id, principal)
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
+from foundry_core import runs
 from foundry_core.clock import now_ms
+from foundry_core.errors import Conflict
 from foundry_core.events import Event, new_event
 from foundry_core.ids import new_id
 from foundry_core.permissions import Action, Level, granted_everywhere
 from foundry_core.principal import Principal
+from foundry_core.runs import StepStatus
 
 from functions.app import directory
 from functions.app.schemas import Limits, Member, Project, ProjectChange, ProjectCreate
@@ -60,8 +63,23 @@ def merged(limits: Limits, change: Limits | None) -> Limits:
 
 
 def delete(project_id: str, principal: Principal) -> None:
-    """Revokes its keys. ``Conflict`` with code ``project_in_use`` while an endpoint is published."""
+    """Revokes its keys. ``Conflict`` with code ``project_in_use`` while it has deployments or serves an endpoint."""
+    _refuse_deployed(project_id)
     store.delete(project_id, _event("deleted", project_id, principal, {}))
+
+
+def _refuse_deployed(project_id: str) -> None:
+    """By the runs that made and removed them, since the table of deployments is another domain's. One that is made at
+    this very moment may be missed: an administrator can still remove it when the project is gone."""
+    made, removed = set[str](), set[str]()
+    for run in runs.every_of(project_id):
+        if run.kind == "deploy_model":
+            made.add(run.subject_id)
+        elif run.kind == "delete_deployment" and run.step("mark_deleted").status == StepStatus.SUCCEEDED:
+            removed.add(run.subject_id)
+    if left := sorted(made - removed):
+        raise Conflict(f"The project still has the deployments {', '.join(left)}.", code="project_in_use",
+                       next_action="Delete them first.")  # fmt: skip
 
 
 def _event(what: str, project_id: str, principal: Principal, data: dict[str, object]) -> Event:

@@ -21,7 +21,7 @@ def page_of(
     if project_id is None:
         check(principal, Action.PLATFORM_RUNS_READ)
     else:
-        check_access(principal, Action.PROJECT_READ, project_id)
+        check_access(principal, Action.PROJECT_READ, project_id, gone=True)
     return runs.page_of(project_id, limit, cursor)
 
 
@@ -47,7 +47,7 @@ def _allowed(principal: Principal, run_id: str, *, writes: bool) -> Run:
     try:
         # An unknown kind asks for what only an owner may do.
         action = _WRITE.get(run.kind, Action.PROJECT_WRITE) if writes else Action.PROJECT_READ
-        check_access(principal, action, run.project_id)
+        check_access(principal, action, run.project_id, gone=True)
     except NotFound:
         raise NotFound(f"There is no run {run_id}.", code="run_not_found") from None
     return run

@@ -75,10 +75,11 @@ def current_principal(request: Request) -> Principal:
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
 
 
-def require(action: Action) -> Any:
+def require(action: Action, *, gone: bool = False) -> Any:
     """Dependency that yields the principal once ``action`` is allowed on the resource in the path.
 
     With ``project_id`` in the path the membership of that project counts; otherwise only what a role grants everywhere.
+    ``gone`` as in ``check_access``.
     """
 
     def authorised(request: Request, principal: CurrentPrincipal) -> Principal:
@@ -86,7 +87,7 @@ def require(action: Action) -> Any:
         if project_id is None:
             check(principal, action)
         else:
-            check_access(principal, action, project_id)
+            check_access(principal, action, project_id, gone=gone)
         return principal
 
     authorised.action = action  # type: ignore[attr-defined]  # lets a test read the table off the routes

@@ -2,7 +2,7 @@
 
 from foundry_core.aws import client
 from foundry_core.errors import NotFound
-from foundry_core.permissions import Action, Level, check_project
+from foundry_core.permissions import Action, Level, check_project, granted_everywhere
 from foundry_core.principal import Principal
 from foundry_core.settings import table_name
 
@@ -34,9 +34,12 @@ def exists(project_id: str) -> bool:
     return bool(answer["Count"])
 
 
-def check_access(principal: Principal, action: Action, project_id: str) -> None:
-    """Raise ``Forbidden`` or ``NotFound`` unless the project exists and ``principal`` may do ``action`` in it."""
+def check_access(principal: Principal, action: Action, project_id: str, *, gone: bool = False) -> None:
+    """Raise ``Forbidden`` or ``NotFound`` unless the project exists and ``principal`` may do ``action`` in it.
+
+    ``gone``: who may do it everywhere may do it in a project that is no more as well, to tidy up what it left."""
     level = level_of(project_id, principal.user_id) if len(project_id) <= _LONGEST_ID else None
-    if level is None and (len(project_id) > _LONGEST_ID or not exists(project_id)):
+    tidies_up = gone and granted_everywhere(principal, action)
+    if level is None and (len(project_id) > _LONGEST_ID or not (tidies_up or exists(project_id))):
         raise NotFound(f"There is no project {project_id[:_LONGEST_ID]}.", code="project_not_found")
     check_project(principal, action, project_id, level)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from foundry_core import runs
 from foundry_core.runs import StepStatus
+from foundry_core.tasks import Tasks
 
 Call = Callable[..., Any]
 
@@ -107,9 +108,29 @@ def test_an_endpoint_of_another_project_does_not_exist_here(call: Call, project:
     assert call("GET", f"/projects/{other}/endpoints").ok()["items"] == []
 
 
+def removed(project: str, deployment: str) -> None:
+    """A removal as the cluster domain ends it."""
+    tasks = Tasks("cluster")
+    tasks.task("mark_deleted")(lambda context: {})
+    run = runs.create("delete_deployment", subject_id=deployment, project_id=project, created_by="u")
+    tasks.handler({"task": "mark_deleted", "run_id": run.id, "attempt": 1, "input": {}}, None)
+
+
+def test_a_project_with_deployments_stays(call: Call, project: str) -> None:
+    """Whatever became of them: pending, failed or half removed ones still hold GPUs."""
+    for deployment in ("dep_1", "dep_2"):
+        runs.create("deploy_model", subject_id=deployment, project_id=project, created_by="u")
+    runs.create("delete_deployment", subject_id="dep_2", project_id=project, created_by="u")
+    for left in ("dep_1", "dep_2"):
+        assert left in call("DELETE", f"/projects/{project}").problem(409, "project_in_use")["detail"]
+        removed(project, left)
+    call("DELETE", f"/projects/{project}").ok(204)
+
+
 def test_a_project_that_serves_an_endpoint_stays(call: Call, project: str, perform: Any) -> None:
     perform("publish_endpoint", state(project))
     key = call("POST", f"/projects/{project}/keys", {"name": "one"}).ok(201)["id"]
+    removed(project, "dep_1")  # but not its endpoint
     assert "chat" in call("DELETE", f"/projects/{project}").problem(409, "project_in_use")["detail"]
     call("GET", f"/projects/{project}/keys/{key}").ok()
     perform("unpublish_endpoint", state(project), "delete_deployment")

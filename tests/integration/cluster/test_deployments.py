@@ -332,6 +332,23 @@ def test_another_cluster_cannot_take_the_place_of_one_that_holds_deployments(
     assert call("PATCH", path, {"kubeconfig": same}).ok()["status"] == "registering"
 
 
+def test_administrators_tidy_up_after_a_project_that_is_gone(call: Call, body: dict[str, Any], flow: Any) -> None:
+    deployment_id, run_id = start(call, body)
+    flow.before["admit"] = lambda: runs.cancel(run_id)
+    flow.drive(run_id)
+    flow.before.clear()
+    key = {"pk": "PROJECT#prj_1", "sk": "MEMBER#u-founder"}
+    boto3.resource("dynamodb").Table("foundry-test-app").delete_item(Key=key)
+    path = f"{DEPLOYMENTS}/{deployment_id}"
+    call("GET", path, None, "developer").problem(404, "project_not_found")
+    call("POST", DEPLOYMENTS, body).problem(404, "project_not_found")
+    assert [one["id"] for one in call("GET", DEPLOYMENTS, None, "auditor").ok()["items"]] == [deployment_id]
+    call("DELETE", path, None, "operator").problem(403, "forbidden")
+    removal = call("DELETE", path).ok(202)["run"]["id"]
+    call("GET", f"/runs/{removal}").ok()
+    assert flow.drive(removal).status == "succeeded"
+
+
 def test_names_are_unique_over_all_projects(call: Call, body: dict[str, Any]) -> None:
     start(call, body)
     call("POST", "/projects/prj_2/deployments", body).problem(409, "name_taken")

@@ -15,6 +15,7 @@ from foundry_core.settings import settings
 
 get = store.load
 page_of = store.of_owner
+every_of = store.every_of_owner
 unfinished = store.unfinished
 
 _NEXT: dict[RunStatus, set[RunStatus]] = {

@@ -65,6 +65,12 @@ def of_owner(project_id: str | None, limit: int, cursor: str | None) -> tuple[li
     return [_run(item) for item in items], following
 
 
+def every_of_owner(project_id: str | None) -> Iterator[Run]:
+    """Eventually consistent: a run of the last second may be missing."""
+    for item in RunsTable.gsi1.query(owner_of(project_id)):
+        yield _run(item)
+
+
 def unfinished() -> Iterator[Run]:
     """Every run that has not ended. A scan: for the boot-time reconciler only."""
     for item in RunItem.scan(RunItem.status.is_in(RunStatus.PENDING, RunStatus.RUNNING)):
