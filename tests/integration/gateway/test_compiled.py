@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SUITES = ("test_conformance.py", "test_hostile.py", "test_stages.py")
+SUITES = ("test_conformance.py", "test_forms.py", "test_hostile.py", "test_observability.py", "test_stages.py")
 COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
 
 
