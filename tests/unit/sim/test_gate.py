@@ -107,6 +107,16 @@ def test_an_unseen_architecture_is_told_and_gets_a_wider_interval() -> None:
     assert seen and new and new.hi / new.lo > seen.hi / seen.lo
 
 
+def test_software_newer_than_every_measurement_widens_the_interval() -> None:
+    known = SNAPSHOT[0]["request"]
+    measured, newer, newest = (
+        predict([parse(known | {"date": date})])[0].tpot_ms for date in ("2026-04-01", "2027-02-01", "2027-03-01")
+    )
+    assert measured and newer and newest
+    assert newer.hi / newer.lo > 1.2 * measured.hi / measured.lo
+    assert newest.hi / newest.lo == pytest.approx(newer.hi / newer.lo, rel=0.2)
+
+
 def test_five_thousand_rows_take_seconds() -> None:
     """Counts work, not seconds: a batch is laid out once, not row by row."""
     line = json.dumps(SNAPSHOT[0]["request"]).encode()

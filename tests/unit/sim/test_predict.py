@@ -123,7 +123,8 @@ def test_rows_do_not_influence_each_other() -> None:
     other = parse(ROW | {"id": "b", "model": "deepseek-ai/DeepSeek-R1", "device": "b200_sxm", "tp": 8})
     alone: Any = predict([parse(ROW)])[0]
     together: Any = predict([other, parse(ROW)])[1]
-    assert together.tpot_ms.mean == pytest.approx(alone.tpot_ms.mean, rel=1e-9)
+    # The smooth corrections are sums in 32 bit, whose order depends on the number of rows.
+    assert together.tpot_ms.mean == pytest.approx(alone.tpot_ms.mean, rel=1e-6)
 
 
 def test_arrays_agree_with_requests() -> None:

@@ -1,5 +1,7 @@
 """The smooth correction of TTFT: exact where it is anchored, silent far away, and never above what trees may change."""
 
+from dataclasses import replace
+
 import numpy as np
 from foundry_sim.learned.regressor import load as load_regressor
 from foundry_sim.learned.smoother import Smoother
@@ -35,3 +37,15 @@ def test_the_shipped_first_token_correction_is_smooth_and_small() -> None:
     assert model.anchors.shape == (len(model.coefficients), model.anchors.shape[1])
     nowhere = np.full((1, model.anchors.shape[1]), 1e4, np.float32)
     assert abs(model.predict(nowhere)[0] - model.offset) < 1e-2
+
+
+def test_two_corrections_in_one_kernel_are_each_what_they_are_alone() -> None:
+    trained = load_regressor()
+    assert trained is not None
+    first, token = trained.heads["ttft"].mean, trained.heads["tpot"].smooth
+    assert isinstance(first, Smoother) and token is not None
+    np.testing.assert_array_equal(token.anchors, first.anchors)
+    assert (token.sharpness, token.offset) == (first.sharpness, first.offset)
+    rows = first.anchors[:50] + np.float32(0.1)
+    both = replace(first, coefficients=np.stack([first.coefficients, token.coefficients], axis=1)).predict(rows)
+    np.testing.assert_allclose(both, np.stack([first.predict(rows), token.predict(rows)], axis=1), rtol=1e-3, atol=1e-5)

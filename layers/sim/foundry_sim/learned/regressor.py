@@ -1,11 +1,12 @@
 """The learned correction of the closed form, its 90 % interval, and how far either can be trusted.
 
-Per head (tpot, ttft, offline rate) one forest predicts log(measured / closed form) and a second one the scale of what
-is left. Outside the measured domain (an architecture, device or engine that no measurement has) the correction is
-shrunk towards the physics and the interval widened, by amounts that validation on left-out models and devices gave.
+Per head (tpot, ttft, offline rate) a forest, a smooth function or the mean of both predicts log(measured / closed
+form), and a second forest the scale of what is left. Outside the measured domain (an architecture, device or engine
+that no measurement has) the correction is shrunk towards the physics and the interval widened, by amounts that
+validation on left-out models and devices gave. Software newer than every measurement widens the interval, too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,21 @@ HEADS = ("tpot", "ttft", "rate")
 MODELS = Path(__file__).parents[1] / "data" / "models"
 # Half-widths (log) of the 90 % interval of the plain closed form, from validation on left-out models.
 HEURISTIC_WIDTH = {"tpot": 0.55, "ttft": 1.2, "rate": 0.45}
+_SEEN = ("architectures", "devices", "engines")
 LIMIT = 1.5  # no correction passes a factor of e^1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`trust` and `stretch` are indexed by novelty: how many of architecture, device and engine are unmeasured."""
+    """`trust` is indexed by novelty: how many of architecture, device and engine are unmeasured. `stretch` likewise,
+    with software newer than every measurement as one more."""
 
     mean: Forest | Smoother
     scale: Forest
     trust: NDArray[np.float64]
     stretch: NDArray[np.float64]
     tail: Smoother | None = None  # of TTFT: log corrections of median / mean and of p99 / mean
+    smooth: Smoother | None = None  # of TPOT, averaged with the forest; anchors, sharpness and offset are TTFT's
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Regressor:
     architectures: frozenset[float]
     devices: frozenset[float]
     engines: frozenset[float]
+    newest: float = np.inf  # day of the last measurement
 
 
 def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, method: str) -> Correction:
@@ -58,7 +63,8 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
     novelty = np.broadcast_to(_novelty(learned, t, known), one.shape)
     columns = np.ascontiguousarray(matrix(t, shape, x, s, known).T)
     places = coordinates(t, shape, x, s, known)
-    found = {head: _apply(learned.heads[head], (columns, places), novelty, x, head) for head in HEADS}
+    smooth, newer = _smooth(learned, places), _newer(learned, known)
+    found = {h: _apply(learned.heads[h], columns, smooth.get(h), (novelty, novelty + newer), x) for h in HEADS}
     factors = {head: np.exp(value) for head, (value, _) in found.items()}
     widths = {head: width for head, (_, width) in found.items()}
     return Correction(
@@ -74,16 +80,42 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
 
 
 def _apply(
-    head: Head, seen: tuple[NDArray[np.float32], NDArray[np.float32]], novelty: NDArray[np.intp], x: Traffic, name: str
+    head: Head,
+    columns: NDArray[np.float32],
+    smooth: Array | None,
+    novelty: tuple[NDArray[np.intp], NDArray[np.intp]],
+    x: Traffic,
 ) -> tuple[Array, Array]:
-    """(log factor, half-width in log space); the rate head speaks only where everything is queued at once."""
-    columns, places = seen
-    if name == "rate" and not np.any(x.kind == OFFLINE):
+    """(log factor, half-width in log space); a head without a smooth part, the offline rate's, speaks only where
+    everything is queued at once."""
+    if smooth is None and not np.any(x.kind == OFFLINE):
         return np.zeros(columns.shape[1]), np.full(columns.shape[1], HEURISTIC_WIDTH["rate"])
-    raw = head.mean.predict(places if isinstance(head.mean, Smoother) else columns)
-    value = np.clip(raw, -LIMIT, LIMIT) * head.trust[novelty]
-    width = np.exp(np.clip(head.scale.predict(columns), -4.0, 1.0)) * head.stretch[novelty]
+    value = np.clip(_blend(head, columns, smooth), -LIMIT, LIMIT) * head.trust[novelty[0]]
+    width = np.exp(np.clip(head.scale.predict(columns), -4.0, 1.0)) * head.stretch[np.minimum(novelty[1], 3)]
     return value, np.clip(width, 0.02, 2.5)
+
+
+def _blend(head: Head, columns: NDArray[np.float32], smooth: Array | None) -> Array:
+    """Trees and kernels err differently: their mean is better than either."""
+    if isinstance(head.mean, Smoother):
+        return np.zeros(columns.shape[1]) if smooth is None else smooth
+    forest = head.mean.predict(columns)
+    return forest if smooth is None else 0.5 * (forest + smooth)
+
+
+def _smooth(learned: Regressor, places: NDArray[np.float32]) -> dict[str, Array]:
+    """The smooth corrections of TTFT and TPOT, which share one kernel."""
+    first, token = learned.heads["ttft"].mean, learned.heads["tpot"].smooth
+    if not isinstance(first, Smoother) or token is None:
+        return {}
+    both = replace(first, coefficients=np.stack([first.coefficients, token.coefficients], axis=1))
+    return dict(zip(("ttft", "tpot"), both.predict(places).T, strict=True))
+
+
+def _newer(learned: Regressor, known: Context) -> NDArray[np.bool_]:
+    """Whether the software, or else the deployment, is more recent than anything measured."""
+    latest = np.fmax(known.days, known.measured)
+    return np.asarray(np.nan_to_num(latest, nan=-np.inf) > learned.newest)
 
 
 def _tail(head: Head, places: NDArray[np.float32], x: Traffic) -> dict[str, Array]:
@@ -117,8 +149,8 @@ def load(folder: Path = MODELS) -> Regressor | None:
         return None
     with np.load(path, allow_pickle=False) as stored:
         heads = {head: _head(stored, head) for head in HEADS}
-        seen = [frozenset(stored[n].tolist()) for n in ("architectures", "devices", "engines")]
-    return Regressor(heads, *seen)
+        architectures, devices, engines = (frozenset(stored[n].tolist()) for n in _SEEN)
+        return Regressor(heads, architectures, devices, engines, float(stored["newest"]))
 
 
 def _head(stored: Any, head: str) -> Head:
@@ -132,13 +164,15 @@ def _head(stored: Any, head: str) -> Head:
 
     mean = smoother("mean") if f"{head}_mean_anchors" in stored else forest("mean")
     tail = smoother("tail") if f"{head}_tail_anchors" in stored else None
-    return Head(mean, forest("scale"), stored[f"{head}_trust"], stored[f"{head}_stretch"], tail)
+    smooth = smoother("smooth") if f"{head}_smooth_anchors" in stored else None
+    return Head(mean, forest("scale"), stored[f"{head}_trust"], stored[f"{head}_stretch"], tail, smooth)
 
 
 def save(regressor: Regressor, folder: Path) -> None:
     arrays: dict[str, Any] = {}
     for name, head in regressor.heads.items():
-        for part, model in (("mean", head.mean), ("scale", head.scale), ("tail", head.tail)):
+        for part in ("mean", "scale", "tail", "smooth"):
+            model = getattr(head, part)
             if model is None:
                 continue
             if isinstance(model, Smoother):
@@ -148,6 +182,7 @@ def save(regressor: Regressor, folder: Path) -> None:
             arrays |= {f"{name}_{part}_{a}": getattr(model, a) for a in ("feature", "threshold", "leaf")}
             arrays[f"{name}_{part}_base"] = np.float64(model.base)
         arrays |= {f"{name}_trust": head.trust, f"{name}_stretch": head.stretch}
-    for group in ("architectures", "devices", "engines"):
+    for group in _SEEN:
         arrays[group] = np.array(sorted(getattr(regressor, group)), dtype=np.float64)
+    arrays["newest"] = np.float64(regressor.newest)
     np.savez_compressed(folder / "residual.npz", **arrays)

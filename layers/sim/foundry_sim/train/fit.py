@@ -6,6 +6,7 @@ committed held-out errors (`foundry sim validate --refit` writes those).
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from foundry_sim.learned.regressor import HEADS, MODELS, Head, save
 from foundry_sim.learned.smoother import Smoother
 from foundry_sim.physics.terms import Array
 from foundry_sim.train import heldout
-from foundry_sim.train.dataset import curve_weight, load
+from foundry_sim.train.dataset import curve_weight, fully_known, load
 from foundry_sim.train.fit_physics import PhysicsFit
 from foundry_sim.train.fit_residual import Prepared, mean_forest, regressor, scale_forest
+from foundry_sim.train.fit_tpot import beside
 from foundry_sim.train.fit_ttft import smoother, tail
 
 _COVERAGE = 0.90
 _TRUSTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_FAR = ("model", "device")
 
 
 def train(target: Path | None = None) -> Iterator[str]:
@@ -37,6 +40,10 @@ def train(target: Path | None = None) -> Iterator[str]:
     asked = Prepared(load(known_speculation=False), fitted)
     errors = heldout.read()
     heads = {head: _head(asked, head, errors) for head in HEADS}
+    first = heads["ttft"].mean
+    assert isinstance(first, Smoother)
+    everything = np.ones(len(asked.data.rows), bool)
+    heads["tpot"] = replace(heads["tpot"], smooth=beside(asked, everything, first))
     save(regressor(asked, heads), folder)
     yield "residual.npz: corrections and intervals"
 
@@ -55,24 +62,21 @@ def _head(p: Prepared, head: str, errors: dict[str, heldout.Heldout]) -> Head:
     scale = scale_forest(p.features[seen], near[seen], curve_weight(p.data, head)[seen])
     expected = np.exp(scale.predict(np.ascontiguousarray(p.features.T)))
     trust, far = _shrunk(p, head, errors)
-    novel = max(_quantile(far, expected), _quantile(near, expected, p.data.current))
-    stretch = np.array([_quantile(near, expected, p.data.current), novel, 1.3 * novel, 1.6 * novel])
+    usual = _quantile(near, expected, p.data.current)
+    novel = max(usual, *(_quantile(error, expected) for error in far))
+    stretch = np.array([usual, novel, 1.3 * novel, 1.6 * novel])
     shape = tail(p, everything, mean) if isinstance(mean, Smoother) else None
     return Head(mean, scale, np.array([1.0, trust, trust, trust]), stretch, shape)
 
 
 def _shrunk(p: Prepared, head: str, errors: dict[str, heldout.Heldout]) -> tuple[float, Array]:
-    """How much of the correction to keep on unseen models and devices, and the errors that leaves."""
-    candidates = []
-    for trust in _TRUSTS:
-        mixed = [
-            errors[s].physics[head] + trust * (errors[s].corrected[head] - errors[s].physics[head])
-            for s in ("model", "device")
-        ]
-        both = np.where(np.isfinite(mixed[0]), mixed[0], mixed[1])
-        both = np.where(p.data.current, both, np.nan)
-        candidates.append((float(np.nanmean(np.minimum(np.abs(both), 1.0))), trust, both))
-    _, trust, far = min(candidates, key=lambda c: c[0])
+    """How much of the correction to keep on unseen models and devices, and the errors that leaves (2, rows)."""
+    recorded = p.data.current & np.array([fully_known(m) for m in p.data.rows])
+    plain, full = (np.array([getattr(errors[s], k)[head] for s in _FAR]) for k in ("physics", "corrected"))
+    mixed = {trust: np.where(recorded, plain + trust * (full - plain), np.nan) for trust in _TRUSTS}
+    cost = {trust: np.nanmean(np.minimum(np.abs(error), 1.0)) for trust, error in mixed.items()}
+    trust = min(_TRUSTS, key=lambda t: float(cost[t]))
+    far = np.where(p.data.current, plain + trust * (full - plain), np.nan)
     return trust, far
 
 

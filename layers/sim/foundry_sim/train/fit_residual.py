@@ -71,7 +71,8 @@ def known_facts(p: Prepared, keep: NDArray[np.bool_]) -> dict[str, frozenset[flo
 
 
 def regressor(p: Prepared, heads: dict[str, Head]) -> Regressor:
-    return Regressor(heads, **known_facts(p, np.ones(len(p.data.rows), bool)))
+    measured = p.data.frame.context.measured[p.data.current]
+    return Regressor(heads, **known_facts(p, np.ones(len(p.data.rows), bool)), newest=float(np.nanmax(measured)))
 
 
 def _boost(

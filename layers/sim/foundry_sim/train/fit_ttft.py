@@ -82,11 +82,19 @@ def _ridge(at: Array, target: Array, weight: Array, settings: tuple[int, float, 
     if not len(at):  # everything that says something was left out
         return Smoother(at.astype(np.float32), target.astype(np.float32), sharpness, offset)
     anchors = at[_pivots(at, count, sharpness)]
+    found = coefficients(at, target, weight, anchors, (sharpness, ridge))
+    return Smoother(anchors.astype(np.float32), found, sharpness, offset)
+
+
+def coefficients(
+    at: Array, target: Array, weight: Array, anchors: Array, settings: tuple[float, float]
+) -> NDArray[np.float32]:
+    """Of the anchors, by weighted ridge regression; `settings` are sharpness and ridge."""
+    sharpness, ridge = settings
     near, between = _kernel(at, anchors, sharpness), _kernel(anchors, anchors, sharpness)
     weighted = near * (weight / weight.mean())[:, None]
     system = weighted.T @ near + ridge * between + 1e-7 * np.eye(len(anchors))
-    found = np.linalg.solve(system, weighted.T @ target)
-    return Smoother(anchors.astype(np.float32), np.round(found, 4).astype(np.float32), sharpness, offset)
+    return np.round(np.linalg.solve(system, weighted.T @ target), 4).astype(np.float32)
 
 
 def _pivots(at: Array, count: int, sharpness: float) -> list[int]:

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundry_sim.learned.regressor import HEADS, LIMIT
+from foundry_sim.learned.smoother import Smoother
 from foundry_sim.physics.terms import Array
 from foundry_sim.train.dataset import DATA, Dataset
 from foundry_sim.train.fit_physics import PhysicsFit
 from foundry_sim.train.fit_residual import Prepared, mean_forest
+from foundry_sim.train.fit_tpot import beside
 from foundry_sim.train.fit_ttft import places, smoother
 from foundry_sim.train.measurement import Measurement
 
@@ -107,19 +109,22 @@ def rounded(table: dict[str, Any]) -> dict[str, Any]:
 def _errors(p: Prepared, out: NDArray[np.bool_]) -> Heldout:
     physics = {h: np.where(out & p.usable(h), -p.residual[h], np.nan) for h in HEADS}
     columns = np.ascontiguousarray(p.features.T)
-    corrected = {}
+    first, corrected = smoother(p, ~out), {}
     for h in HEADS:
         known = out & p.usable(h)
-        value = _correction(p, h, ~out, columns) if known.any() else np.zeros(len(out))
+        value = _correction(p, h, ~out, columns, first) if known.any() else np.zeros(len(out))
         corrected[h] = np.where(known, value - p.residual[h], np.nan)
     return Heldout(physics, corrected)
 
 
-def _correction(p: Prepared, head: str, keep: NDArray[np.bool_], columns: NDArray[np.float32]) -> Array:
+def _correction(
+    p: Prepared, head: str, keep: NDArray[np.bool_], columns: NDArray[np.float32], first: Smoother
+) -> Array:
     """What the models trained on `keep` add to the closed form, for all rows."""
     if head == "ttft":
-        return np.clip(smoother(p, keep).predict(places(p)), -LIMIT, LIMIT)
-    return mean_forest(p, head, keep).predict(columns)
+        return np.clip(first.predict(places(p)), -LIMIT, LIMIT)
+    forest = mean_forest(p, head, keep).predict(columns)
+    return forest if head == "rate" else 0.5 * (forest + beside(p, keep, first).predict(places(p)))
 
 
 def merge(parts: Sequence[Heldout]) -> Heldout:

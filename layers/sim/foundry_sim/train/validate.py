@@ -95,11 +95,11 @@ def shipped(data: Dataset, split: str, held: Heldout, trained: Regressor) -> tup
     from foundry_sim.train.fit_residual import Prepared
 
     columns = np.ascontiguousarray(Prepared(data, fitted_table()).features.T)
-    novelty = 1 if split in ("model", "device") else 0
+    novelty = 0 if split == "curve" else 1
     errors, widths = {}, {}
     for name in HEADS:
         head = trained.heads[name]
-        trust = head.trust[novelty]
+        trust = head.trust[0 if split == "time" else novelty]
         errors[name] = held.physics[name] + trust * (held.corrected[name] - held.physics[name])
         widths[name] = np.exp(np.clip(head.scale.predict(columns), -4.0, 1.0)) * head.stretch[novelty]
     return errors, widths
