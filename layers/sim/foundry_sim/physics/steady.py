@@ -7,9 +7,11 @@ step (they all start at once, and equal lengths keep them together), half of tha
 An open loop finds its batch by Little's law.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foundry_sim.physics.step import Parts, Shape, Work, decode_parts, decode_s, rank_step_s
 from foundry_sim.physics.terms import Array, Terms
@@ -19,6 +21,7 @@ KINDS = {"closed": CLOSED, "open": OPEN, "offline": OFFLINE, "static": STATIC}
 _LITTLE_ROUNDS = 12
 _HAND_OVER_S = 0.008
 _ZERO = np.asarray(0.0)
+Columns = TypeVar("Columns", Terms, Shape, "Traffic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,20 @@ def steady(t: Terms, shape: Shape, x: Traffic) -> Steady:
     room = np.maximum(np.minimum(x.max_sequences, x.kv_tokens / (x.isl + x.reserved * x.osl)), 1.0)
     wanted = np.where(x.kind == OPEN, 1.0, np.where(x.kind == OFFLINE, room, x.load))
     batch = np.minimum(wanted, room)
-    if np.any(x.kind == OPEN):
-        batch = np.where(x.kind == OPEN, _open_batch(t, shape, x, room), batch)
+    is_open = np.broadcast_to(x.kind == OPEN, batch.shape)
+    if is_open.all():
+        batch = _open_batch(t, shape, x, room)
+    elif is_open.any():
+        few = (_only(t, is_open), _only(shape, is_open), _only(x, is_open), room[is_open])
+        batch = batch.copy()
+        batch[is_open] = _open_batch(*few)
     return _outcome(t, shape, x, room, batch)
+
+
+def _only(columns: Columns, keep: NDArray[np.bool_]) -> Columns:
+    """The kept rows; what is the same for all rows stays so."""
+    values = [getattr(columns, f.name) for f in fields(columns)]
+    return type(columns)(*(v if v.size == 1 else v[keep] for v in values))
 
 
 def _open_batch(t: Terms, shape: Shape, x: Traffic, room: Array) -> Array:
