@@ -63,7 +63,9 @@ def test_a_taken_name_and_a_freed_one(call: Call, project: str) -> None:
 def test_limits_reach_the_gateways(call: Call, project: str, gateway: Call) -> None:
     call("PATCH", f"/projects/{project}", {"limits": {"budget_nanos": 7}}).ok()
     limits = {"requests_per_minute": None, "tokens_per_minute": None, "budget_nanos": 7}
-    assert gateway("GET", "/gateway/config").ok()["projects"] == [{"id": project, "limits": limits}]
+    assert gateway("GET", "/gateway/config").ok()["projects"] == [
+        {"id": project, "limits": limits, "capture_bodies": False}
+    ]
     call("PATCH", f"/projects/{project}", {"limits": {"budget_nanos": None}}).ok()
     assert gateway("GET", "/gateway/config").ok()["projects"] == []
 
