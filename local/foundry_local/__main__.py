@@ -24,6 +24,7 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def main() -> int:
     """Exit status: 0 after a clean stop, 1 when the platform could not start (the reason is one message)."""
     arguments = _arguments()
+    keep_forks_safe()
     os.umask(0o077)
     state = StateDir(arguments.state)
     try:
@@ -38,6 +39,12 @@ def main() -> int:
     finally:
         console.flush()
         os.close(lock)
+
+
+def keep_forks_safe() -> None:
+    """Before NumPy is loaded: a fork (each snapshot is one) stops OpenBLAS's threads, and would wait for ever, holding
+    the interpreter, when a simulation is using them. One thread is what a Lambda function has, too."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
 def _arguments() -> argparse.Namespace:
