@@ -75,14 +75,22 @@ class Meter(Generic[Record]):
         if not rows:
             return
         self.rows += len(rows)
+        lines = self._append(rows)
+        self.observe(rows, lines)  # last: whatever goes wrong there, the rows are safe
+
+    def _append(self, rows: list[Record]) -> bytes:
+        """The lines that were written: in one piece, or in halves where a segment is too small for all of them."""
         lines = encode_rows(rows)
         if not self._segment.append(lines, len(rows)):
             self._seal_segment()
             if not self._segment.append(lines, len(rows)):
-                raise OverflowError("the rows of one turn do not fit a segment")
+                half = len(rows) // 2
+                if not half:
+                    raise OverflowError("a row does not fit a segment")
+                return self._append(rows[:half]) + self._append(rows[half:])
         if self._segment.rows >= self.batch_rows:
             self._seal_segment()
-        self.observe(rows, lines)  # last: whatever goes wrong there, the rows are safe
+        return lines
 
     def seal(self) -> None:
         """Close the segment under way and queue it; an empty one is kept."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.core import wire
 from gateway.core.lease import NO_LEASE, PER_MINUTE, WINDOW_MS, Amounts, Lease, Plan, Scope, part
-from gateway.core.snapshot import Endpoint
+from gateway.core.snapshot import Endpoint, Key
 
 EARLY_MS: Final = 5_000  # the next minute's lease is opened this long before
 IDLE_MS: Final = 5_000  # a slice that nobody used for so long is given back
@@ -29,7 +29,7 @@ class LeaseBook:
         self.scopes: dict[tuple[str, str], Scope] = {}
         self.retired: dict[str, tuple[Scope, Lease]] = {}
         self.due: set[Scope] = set()
-        self.plans: dict[tuple[str, str], tuple[Endpoint, Plan]] = {}  # what a key and a model lead to
+        self.plans: dict[tuple[Key, str], tuple[Endpoint, Plan]] = {}  # what a key and a model lead to
         self.next_expiry_ms = NEVER_MS
         self.away = False
         self.away_since_ms = 0

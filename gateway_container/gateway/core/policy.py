@@ -75,7 +75,7 @@ class Policy:
         exchange.body = body
         key = exchange.key
         assert key is not None
-        known = self.book.plans.get((key.id, call.model)) or self._admission(key, call.model)
+        known = self.book.plans.get((key, call.model)) or self._admission(key, call.model)
         exchange.endpoint = exchange.answered_by = known[0]
         exchange.plan = known[1]
         return self.reserve(exchange, now_ms) if known[1] else None
@@ -99,10 +99,16 @@ class Policy:
             raise Rejected("budget_unavailable", retry_after_s=1)
 
     def _admission(self, key: Key, model: str) -> tuple[Endpoint, Plan]:
-        """The endpoint and every limit that applies; remembered until the next config. Raises Rejected."""
+        """The endpoint and every limit that applies; remembered until the next config. Raises Rejected.
+
+        The key of a request that began before that config counts as what it is now.
+        """
         assert self.snapshot is not None
-        endpoint = find_endpoint(self.snapshot, key, model)
-        known = self.book.plans[key.id, model] = endpoint, tuple(self._scopes(key, endpoint))
+        present = self.snapshot.keys.get(key.digest)
+        if present is None:
+            raise Rejected("invalid_api_key")
+        endpoint = find_endpoint(self.snapshot, present, model)
+        known = self.book.plans[key, model] = endpoint, tuple(self._scopes(present, endpoint))
         return known
 
     def _scopes(self, key: Key, endpoint: Endpoint) -> list[Scope]:

@@ -29,10 +29,13 @@ class BrokenSnapshot(Exception):
 class Key:
     """An API key; found by the SHA-256 of what the client sent."""
 
-    __slots__ = ("coalesce_ms", "expires_at_ms", "guarded", "id", "limits", "models", "networks", "project_id")
+    __slots__ = (
+        "coalesce_ms", "digest", "expires_at_ms", "guarded", "id", "limits", "models", "networks", "project_id",
+    )  # fmt: skip
 
     def __init__(self, key: wire.Key) -> None:
         self.id = key.id
+        self.digest = _digest(key)
         self.project_id = key.project_id
         self.expires_at_ms = key.expires_at_ms
         self.models = None if key.models is None else frozenset(key.models)
@@ -168,7 +171,7 @@ class Snapshot:
 
     def __init__(self, config: wire.Snapshot, before: "Snapshot | None" = None) -> None:
         self.version = config.version
-        self.keys = {_digest(key): Key(key) for key in config.keys}
+        self.keys = {key.digest: key for key in map(Key, config.keys)}
         self.projects = {project.id: project.limits for project in config.projects}
         known = before.deployments if before is not None else {}
         self.deployments: dict[str, Deployment] = _deployments(config.endpoints, known)

@@ -115,3 +115,12 @@ async def test_without_a_disk_rows_stay_in_memory(tmp_path: Path) -> None:
     meter.add(row(1))
     await meter.drain()
     assert storage.event_ids() == ["e1"]
+
+
+async def test_a_turn_may_have_more_rows_than_a_segment_holds(tmp_path: Path) -> None:
+    storage = Storage()
+    meter = Meter(tmp_path, "boot", storage.put, batch_rows=100_000, flush_s=60)
+    for number in range(12_000):
+        meter.add(row(number))
+    await meter.drain()
+    assert len(storage.event_ids()) == len(set(storage.event_ids())) == 12_000

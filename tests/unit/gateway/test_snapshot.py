@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from gateway.core.authorise import authorise, find_endpoint, visible_models
+from gateway.core.exchange import Exchange
 from gateway.core.headers import client_ip
+from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import BrokenSnapshot, Snapshot, load
 from hypothesis import given
@@ -114,3 +116,24 @@ def test_keys_expire_and_are_bound_to_addresses_models_and_projects() -> None:
 )
 def test_only_trusted_proxies_may_name_the_client(peer: str, header: bytes, expected: str) -> None:
     assert client_ip(peer, header, (ip_network("10.0.0.0/8"),)) == expected
+
+
+def test_a_request_that_began_before_a_config_gets_the_rights_of_the_key_that_is() -> None:
+    policy = Policy("gw", "boot")
+    policy.swap(taken(config()))
+    held = [exchange_of(policy) for _ in range(2)]
+    key = config()["keys"][0] | {"models": ["other"], "limits": {"budget_nanos": 10}}
+    policy.swap(taken(config(keys=[key])))
+    for exchange in (held[0], exchange_of(policy)):
+        with pytest.raises(Rejected, match="model"):
+            policy.admit(exchange, b'{"model":"e"}', b"application/json", 0)
+    policy.swap(taken(config(keys=[])))
+    with pytest.raises(Rejected) as refused:
+        policy.admit(held[1], b'{"model":"e"}', b"application/json", 0)
+    assert refused.value.code == "invalid_api_key"
+
+
+def exchange_of(policy: Policy) -> Exchange:
+    exchange = Exchange(policy.new_event_id(), "/v1/chat/completions", 0.0, 0)
+    policy.authorise(exchange, b"sk", "127.0.0.1")
+    return exchange
