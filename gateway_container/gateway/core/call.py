@@ -15,13 +15,18 @@ INFERENCE_PATHS: Final = frozenset({
     "/v1/images/generations", "/v1/images/edits", "/v1/images/variations",
 })  # fmt: skip
 # Paths whose streams carry usage only when stream_options.include_usage asks for it.
-USAGE_OPTION_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
+CHAT: Final = "/v1/chat/completions"
+RESPONSES: Final = "/v1/responses"
+USAGE_OPTION_PATHS: Final = frozenset({CHAT, "/v1/completions"})
 INCLUDE_USAGE: Final = b'"include_usage":true'
 
 
 QUOTE: Final = ord('"')
+BRACKET: Final = ord("[")
+LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _decode: Final = msgspec.json.Decoder(Call).decode
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_chat: Final = msgspec.json.Decoder(ChatCall).decode
 
 
@@ -37,6 +42,14 @@ def plain_text(call: Call) -> bool:
 
 def _absent_or_text(value: msgspec.Raw) -> bool:
     return value is NULL or memoryview(value)[0] == QUOTE
+
+
+def prompts(call: Call) -> int:
+    """How many prompts a completion has: a list of numbers is one, of tokens."""
+    if memoryview(call.prompt)[0] != BRACKET:
+        return 1
+    given = _decode_list(call.prompt)
+    return len(given) if given and memoryview(given[0])[0] in (QUOTE, BRACKET) else 1
 
 
 def parse(body: bytes) -> Call:
@@ -75,6 +88,8 @@ def rewrite(
     if add_usage:
         fields["stream_options"] = _with_usage(fields.get("stream_options"))
     if max_tokens is not None:
+        for name in LIMIT_NAMES:  # those that were there limit nothing, but an engine may prefer them
+            fields.pop(name, None)
         fields[limit_name] = msgspec.Raw(b"%d" % max_tokens)
     return msgspec.json.encode(fields)
 
@@ -91,3 +106,10 @@ def upstream_model(call: Call, adapters: dict[str, str], deployment: Deployment)
     if adapter is not None:
         return None if adapter == call.model else msgspec.Raw(msgspec.json.encode(adapter))
     return None if call.model == deployment.model else deployment.model_json
+
+
+def limit_name(path: str, deployment: Deployment) -> str:
+    """What a deployment calls the output limit on this path."""
+    if path == CHAT:
+        return deployment.limit_name
+    return "max_output_tokens" if path == RESPONSES else "max_tokens"

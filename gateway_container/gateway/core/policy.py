@@ -24,7 +24,6 @@ from gateway.core.wire import Limits
 
 BRIDGED_MS: Final = 2_000  # while the control plane is away for less than this, requests wait for a lease
 JSON: Final = b"application/json"
-CHAT: Final = "/v1/chat/completions"
 FREE: Final = ("cached", "shadow")  # outcomes that cost nobody anything; the row says what was delivered
 
 
@@ -133,10 +132,10 @@ class Policy:
         call, endpoint = exchange.call, exchange.endpoint
         assert call is not None and endpoint is not None
         given = input_bound(call, exchange.body) + exchange.more_bytes
-        made = output_bound(call, endpoint)
+        made = output_bound(call, exchange.path, endpoint)
         if len(endpoint.chain) == 1:
             return 1, given + made, given * endpoint.input_nanos + made * endpoint.output_nanos
-        bounds = [(output_bound(call, possible), possible) for possible in endpoint.chain]
+        bounds = [(output_bound(call, exchange.path, possible), possible) for possible in endpoint.chain]
         tokens = max(given + made for made, _ in bounds)
         return 1, tokens, max(given * e.input_nanos + made * e.output_nanos for made, e in bounds)
 
@@ -190,12 +189,12 @@ class Policy:
         if exchange.form is not None:
             return exchange.form.with_model(exchange.body, endpoint.adapters.get(call.model, deployment.model))
         cap = None
-        if endpoint.max_output_tokens is None and exchange.leases and exchange.path in calls.USAGE_OPTION_PATHS:
-            cap = added_limit(call, endpoint) if endpoint.price is not None else None
+        if endpoint.max_output_tokens is None and exchange.leases and endpoint.price is not None:
+            cap = added_limit(call, exchange.path, endpoint)
         if not call.stream and cap is None and call.model == deployment.model and not endpoint.adapters:
             return exchange.body
         model = calls.upstream_model(call, endpoint.adapters, deployment)
-        limit_name = deployment.limit_name if exchange.path == CHAT else "max_tokens"
+        limit_name = calls.limit_name(exchange.path, deployment)
         return calls.rewrite(exchange.body, model, self.adds_usage(exchange), cap, limit_name)
 
     def adds_usage(self, exchange: Exchange) -> bool:

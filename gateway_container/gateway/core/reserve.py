@@ -2,12 +2,13 @@
 
 from typing import Final
 
-from gateway.core.call import plain_text
+from gateway.core.call import CHAT, RESPONSES, USAGE_OPTION_PATHS, plain_text, prompts
 from gateway.core.shapes import NULL, Call, Usage
 from gateway.core.snapshot import Endpoint
 from gateway.core.wire import Price
 
 DEFAULT_MAX_OUTPUT_TOKENS: Final = 4096
+LIMITED_PATHS: Final = USAGE_OPTION_PATHS | {RESPONSES}  # where a limit may be missing
 # A picture or a recording behind a URL is worth more tokens than the bytes of its address.
 TOKENS_PER_ATTACHMENT: Final = 16384
 ATTACHMENT_MARKS: Final = (
@@ -33,24 +34,30 @@ def input_bound(call: Call, body: bytes) -> int:
     return size + sum(body.count(mark) for mark in ATTACHMENT_MARKS) * TOKENS_PER_ATTACHMENT
 
 
-def asked_output(call: Call) -> int | None:
-    """The output limit per choice that the client named."""
-    named = call.max_completion_tokens or call.max_tokens or call.max_output_tokens
-    return named if named is not None and named > 0 else None
+def asked_output(call: Call, path: str) -> int:
+    """The output limit per choice that the client named, 0 for none. Only the names that engines read on ``path``
+    count; of a chat's two the larger, as engines differ in which they prefer."""
+    if path == RESPONSES:
+        return max(call.max_output_tokens or 0, 0)
+    if path == CHAT:
+        return max(call.max_completion_tokens or 0, call.max_tokens or 0, 0)
+    return max(call.max_tokens or 0, 0)
 
 
-def output_bound(call: Call, endpoint: Endpoint) -> int:
-    """At most how many tokens all choices together can be."""
+def output_bound(call: Call, path: str, endpoint: Endpoint) -> int:
+    """At most how many tokens all choices of all prompts together can be."""
     ceiling = endpoint.max_output_tokens
-    each = call.max_completion_tokens or call.max_tokens or call.max_output_tokens or 0
+    each = asked_output(call, path)
     if each <= 0 or (ceiling is not None and each > ceiling):
         each = ceiling or DEFAULT_MAX_OUTPUT_TOKENS
+    if call.prompt is not NULL:
+        each *= prompts(call)
     return each if call.n is None and call.best_of is None else each * max(call.n or 1, call.best_of or 1, 1)
 
 
-def added_limit(call: Call, endpoint: Endpoint) -> int | None:
-    """The max_tokens to send along where neither the client nor the engine bounds the output."""
-    if endpoint.max_output_tokens is not None or asked_output(call) is not None:
+def added_limit(call: Call, path: str, endpoint: Endpoint) -> int | None:
+    """The token limit to send along where neither the client nor the engine bounds the output."""
+    if path not in LIMITED_PATHS or endpoint.max_output_tokens is not None or asked_output(call, path) > 0:
         return None
     return DEFAULT_MAX_OUTPUT_TOKENS
 

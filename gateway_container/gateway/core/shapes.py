@@ -1,6 +1,12 @@
 """What JSON is decoded into and rows are encoded from. Apart, because msgspec wants classes that are not compiled."""
 
+from typing import Annotated
+
 import msgspec
+
+# More is nobody's wish, and what a request may cost has to stay a number that every part of the platform can hold.
+TokenLimit = Annotated[int, msgspec.Meta(le=2**31 - 1)]
+Choices = Annotated[int, msgspec.Meta(le=10_000)]
 
 
 class StreamOptions(msgspec.Struct):
@@ -19,11 +25,11 @@ class Call(msgspec.Struct):
 
     model: str
     stream: bool | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
-    n: int | None = None
-    best_of: int | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
+    max_output_tokens: TokenLimit | None = None
+    n: Choices | None = None
+    best_of: Choices | None = None
     stream_options: StreamOptions | None = None
     input: msgspec.Raw = NULL
     prompt: msgspec.Raw = NULL
