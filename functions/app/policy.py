@@ -89,6 +89,8 @@ class Policy(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def _divided(self) -> "Policy":
+        if len({(share.endpoint, share.shadow) for share in self.traffic}) < len(self.traffic):
+            raise ValueError("traffic: an endpoint is named twice; give it one share")
         if self.canary_weight >= 1:
             raise ValueError("traffic: canaries together get less than all requests")
         if self.canary_weight and self.routing != "weighted":

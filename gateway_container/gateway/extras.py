@@ -82,9 +82,9 @@ class Extras:
 
     def _guardrails(self, endpoint: Endpoint) -> StageMaker | None:
         guard = endpoint.guard
-        if endpoint.guard_problem:
-            log.error("endpoint %s answers nothing: %s", endpoint.name, endpoint.guard_problem)
-            return partial(_Closed, reason=endpoint.guard_problem)
+        if endpoint.problem:
+            log.error("endpoint %s answers nothing: %s", endpoint.name, endpoint.problem)
+            return partial(_Closed, reason=endpoint.problem)
         if guard is None:
             return None
         from gateway.core.guard.stage import GuardStage

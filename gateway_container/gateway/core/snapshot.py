@@ -112,11 +112,10 @@ class Deployment:
 class Endpoint:
     """A name that clients call, with its deployments by tier."""
 
-    __slots__ = ("adapters", "captured", "chain", "guard", "guard_problem", "input_nanos", "limits",
-                 "max_output_tokens", "name", "output_nanos", "policy", "price", "project_ids", "shadows", "stages",
-                 "tiers")  # fmt: skip
+    __slots__ = ("adapters", "captured", "chain", "guard", "input_nanos", "limits", "max_output_tokens",
+                 "name", "output_nanos", "policy", "price", "problem", "project_ids", "shadows", "stages", "tiers")  # fmt: skip
 
-    def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment]) -> None:
+    def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment], problem: str) -> None:
         self.name = endpoint.name
         self.project_ids = None if endpoint.project_ids is None else frozenset(endpoint.project_ids)
         tiers = [[deployments[d.id] for d in tier] for tier in endpoint.tiers]
@@ -131,7 +130,7 @@ class Endpoint:
         self.policy = endpoint.policy
         _refuse_wait(f"endpoint {endpoint.name}", endpoint.policy.coalesce_ms)
         self.guard: Guard | None = None
-        self.guard_problem = ""  # why its guardrails cannot be used: then nothing passes, here and nowhere else
+        self.problem = problem  # why it cannot be used as configured: then nothing passes, here and nowhere else
         if endpoint.policy.guardrails:
             self._compile_guardrails(endpoint.policy.guardrails)
         self.captured: frozenset[str] = frozenset()  # projects whose bodies are kept
@@ -144,7 +143,7 @@ class Endpoint:
         try:
             self.guard = Guard(guardrails)
         except (ValueError, RecursionError) as error:
-            self.guard_problem = str(error)
+            self.problem = str(error)
 
 
 def _refuse_wait(whose: str, coalesce_ms: float | None) -> None:
@@ -174,11 +173,12 @@ class Snapshot:
         self.keys = {key.digest: key for key in map(Key, config.keys)}
         self.projects = {project.id: project.limits for project in config.projects}
         known = before.deployments if before is not None else {}
-        self.deployments: dict[str, Deployment] = _deployments(config.endpoints, known)
+        self.deployments: dict[str, Deployment] = {}
+        problems = {e.name: _deploy(e, self.deployments, known) for e in config.endpoints}
         self.endpoints: dict[str, Endpoint] = {}
         captured = frozenset(_named_soundly(project.id) for project in config.projects if project.capture_bodies)
         for endpoint in config.endpoints:
-            compiled = Endpoint(endpoint, self.deployments)
+            compiled = Endpoint(endpoint, self.deployments, problems[endpoint.name])
             compiled.captured = captured if compiled.project_ids is None else captured & compiled.project_ids
             for name in (endpoint.name, *endpoint.adapters):
                 if name in self.endpoints:
@@ -235,18 +235,21 @@ def _rate(per_minute: str) -> int:
     return int(per_minute)
 
 
-def _deployments(endpoints: Iterable[wire.Endpoint], before: dict[str, Deployment]) -> dict[str, Deployment]:
-    found: dict[str, Deployment] = {}
-    for config in (d for endpoint in endpoints for tier in endpoint.tiers for d in tier):
+def _deploy(endpoint: wire.Endpoint, found: dict[str, Deployment], before: dict[str, Deployment]) -> str:
+    """Add the deployments of one endpoint to ``found``. Returns why it cannot be used, "" when it can: a project that
+    contradicts itself must not keep the others from their new config."""
+    problem = ""
+    for config in (d for tier in endpoint.tiers for d in tier):
         if not math.isfinite(config.weight) or config.weight < 0:
             raise ValueError(f"deployment {config.id}: weight {config.weight} is not a number ≥ 0")
         known = found.get(config.id) or before.get(config.id)
         if known is None or known.wire != config:
             if config.id in found:
-                raise ValueError(f"deployment {config.id} is there twice with different settings")
+                problem = f"deployment {config.id} is there twice with different settings"
+                continue
             known = Deployment(config)
         found[config.id] = known
-    return found
+    return problem
 
 
 def _refuse_cycles(endpoints: Iterable[wire.Endpoint]) -> None:

@@ -52,7 +52,7 @@ def test_the_gateway_can_use_every_policy(call: Call, project: str, path: str, g
     call("POST", f"/projects/{project}/keys", {"name": "slow", "coalesce_ms": 40}).ok(201)
     snapshot = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode())
     endpoint = snapshot.endpoints["chat"]
-    assert (endpoint.policy.cache_ttl_s, endpoint.policy.coalesce_ms, endpoint.guard_problem) == (60, 7, "")
+    assert (endpoint.policy.cache_ttl_s, endpoint.policy.coalesce_ms, endpoint.problem) == (60, 7, "")
     assert endpoint.policy.guardrails[0] == Guardrail("no-mail", "pii", action="redact", patterns=["email"])
     scan = endpoint.policy.guardrails[3]
     assert (scan.url, scan.credential_ref, scan.fail_open) == ("https://scan.example.com/v1", f"{project}.scan", True)
@@ -96,6 +96,7 @@ def test_another_project_s_endpoint_gets_no_share(call: Call, path: str, gateway
         ({"traffic": [{"endpoint": "next", "weight": 0.1}]}, "routing weighted"),
         ({"traffic": [{"endpoint": "next", "weight": 1.5, "shadow": True}]}, "weight"),
         ({"routing": "weighted", "traffic": [{"endpoint": f"e{n}", "weight": 0.5} for n in (1, 2)]}, "less than all"),
+        ({"traffic": [{"endpoint": "next", "weight": w, "shadow": True} for w in (0.1, 0.2)]}, "named twice"),
         ({"guardrails": [{"id": "a", "kind": "pii", "patterns": ["shoe size"]}]}, "email"),
         ({"guardrails": [{"id": "a", "kind": "deny"}]}, "needs patterns"),
         ({"guardrails": [{"id": "a", "kind": "regex", "patterns": ["(a"]}]}, "not a pattern"),

@@ -77,6 +77,14 @@ def test_what_was_seen_of_a_deployment_outlives_a_swap_unless_it_changed() -> No
     assert after.deployments["d"].failures == 0
 
 
+def test_an_endpoint_that_contradicts_itself_is_closed_and_no_other() -> None:
+    twice = [config()["endpoints"][0]["tiers"][0][0] | {"id": "t", "weight": weight} for weight in (0.1, 0.2)]
+    endpoints = config()["endpoints"]
+    snapshot = taken(config(endpoints=[{"name": "torn", "tiers": [twice]}, *endpoints]))
+    assert "t is there twice" in snapshot.endpoints["torn"].problem
+    assert snapshot.endpoints["e"].problem == ""
+
+
 def refused(code: str) -> Any:
     return pytest.raises(Rejected, match=f"^{code}$")
 
