@@ -112,8 +112,10 @@ class Deployment:
 class Endpoint:
     """A name that clients call, with its deployments by tier."""
 
-    __slots__ = ("adapters", "captured", "chain", "guard", "input_nanos", "limits", "max_output_tokens",
-                 "name", "output_nanos", "policy", "price", "problem", "project_ids", "shadows", "stages", "tiers")  # fmt: skip
+    __slots__ = (
+        "adapters", "captured", "chain", "guard", "input_nanos", "limits", "max_output_tokens", "name", "output_nanos",
+        "policy", "price", "problem", "project_ids", "shadows", "stages", "tiers",
+    )  # fmt: skip
 
     def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment], problem: str) -> None:
         self.name = endpoint.name

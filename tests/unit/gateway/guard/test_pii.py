@@ -65,5 +65,6 @@ def test_one_wrong_digit_breaks_luhn(number: int) -> None:
 def test_one_wrong_character_breaks_an_iban(account: str, at: int) -> None:
     digits = next(f"{n:02d}" for n in range(2, 99) if iban(f"CH{n:02d}{account}"))
     at %= len(account)
-    other = "A" if account[at] != "A" else "B"
+    kind = "0123456789" if account[at].isdigit() else "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # a letter counts as two digits
+    other = kind[(kind.index(account[at]) + 1) % len(kind)]
     assert not iban(f"CH{digits}{account[:at]}{other}{account[at + 1 :]}")
