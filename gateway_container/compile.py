@@ -1,4 +1,4 @@
-"""Compile the hot path with mypyc: the same sources, less than half of the interpreter's work (bench/gateway).
+"""Compile the hot path with mypyc: the same sources, fewer instructions per request (bench/gateway).
 
     python gateway_container/compile.py FOLDER
 
