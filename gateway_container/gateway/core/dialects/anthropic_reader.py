@@ -2,7 +2,6 @@
 
 import msgspec
 
-from gateway.core import sse
 from gateway.core.dialects.conversation import (
     Begin,
     Event,
@@ -17,6 +16,7 @@ from gateway.core.dialects.conversation import (
     Used,
 )  # fmt: skip
 from gateway.core.dialects.document import of_provider
+from gateway.core.dialects.event_reader import EventStreamReader
 from gateway.core.problems import ANTHROPIC_TYPES
 from gateway.core.stage import Garbled
 
@@ -90,27 +90,14 @@ _told = msgspec.json.Decoder(Told)
 _message = msgspec.json.Decoder(Message)
 
 
-class Reader:
+class Reader(EventStreamReader):
     """Reads an answer; ``feed`` for a stream, ``whole`` for a body. Raises Garbled."""
 
     def __init__(self) -> None:
-        self._events = sse.EventReader()
+        super().__init__()
         self._over = False
         self._calls: dict[int, int] = {}  # a block's index -> the call's number
         self._usage = WireUsage()
-
-    def feed(self, data: bytes) -> list[Event]:
-        return [
-            found for text in sse.payloads(self._events.feed(data)) for found in self._told(of_provider(text, _told))
-        ]
-
-    def end(self) -> list[Event]:
-        events = [
-            found for text in sse.payloads([self._events.rest()]) for found in self._told(of_provider(text, _told))
-        ]
-        if not self._over:
-            raise Garbled("the stream ended too early")
-        return events
 
     def whole(self, body: bytes) -> list[Event]:
         message = of_provider(body, _message)
@@ -123,7 +110,11 @@ class Reader:
             raise Garbled("no stop reason")
         return [*events, _finish(message.stop_reason, message.stop_sequence), self._used(message.usage)]
 
-    def _told(self, told: Told) -> list[Event]:
+    def _ended(self) -> bool:
+        return self._over
+
+    def _event(self, text: bytes) -> list[Event]:
+        told = of_provider(text, _told)
         if told.type == "message_start" and told.message is not None:
             return [Begin(told.message.id, told.message.model), self._used(told.message.usage)]
         if told.type == "content_block_start" and told.content_block is not None:

@@ -2,7 +2,6 @@
 
 import msgspec
 
-from gateway.core import sse
 from gateway.core.dialects.conversation import (
     Begin,
     Event,
@@ -16,6 +15,7 @@ from gateway.core.dialects.conversation import (
     Used,
 )
 from gateway.core.dialects.document import NULL, of_provider
+from gateway.core.dialects.event_reader import EventStreamReader
 from gateway.core.stage import Garbled
 
 REASONS: dict[str, Reason] = {"STOP": "stop", "MAX_TOKENS": "length"}
@@ -73,36 +73,27 @@ class Answer(msgspec.Struct, rename="camel"):
 _decoder = msgspec.json.Decoder(Answer)
 
 
-class Reader:
+class Reader(EventStreamReader):
     """Reads an answer; ``feed`` for a stream, ``whole`` for a body. Raises Garbled. ``id`` and ``model`` serve where
     Gemini does not name them."""
 
     def __init__(self, id: str, model: str) -> None:
+        super().__init__()
         self._begin = Begin(id, model)
-        self._events = sse.EventReader()
         self._begun = self._finished = False
         self._calls = 0
-
-    def feed(self, data: bytes) -> list[Event]:
-        return [
-            event
-            for text in sse.payloads(self._events.feed(data))
-            for event in self._answer(of_provider(text, _decoder))
-        ]
-
-    def end(self) -> list[Event]:
-        events = [
-            event for text in sse.payloads([self._events.rest()]) for event in self._answer(of_provider(text, _decoder))
-        ]
-        if not self._finished:
-            raise Garbled("the stream ended too early")
-        return events
 
     def whole(self, body: bytes) -> list[Event]:
         events = self._answer(of_provider(body, _decoder))
         if not self._finished:
             raise Garbled("no finish reason")
         return events
+
+    def _ended(self) -> bool:
+        return self._finished
+
+    def _event(self, text: bytes) -> list[Event]:
+        return self._answer(of_provider(text, _decoder))
 
     def _answer(self, answer: Answer) -> list[Event]:
         events: list[Event] = []

@@ -17,6 +17,7 @@ from gateway.core.dialects.conversation import (
     Used,
 )  # fmt: skip
 from gateway.core.dialects.document import of_provider
+from gateway.core.dialects.event_reader import EventStreamReader
 from gateway.core.stage import Garbled
 
 REASONS: dict[str, Reason] = {
@@ -103,23 +104,14 @@ class Answer(msgspec.Struct):
 _decoder = msgspec.json.Decoder(Answer)
 
 
-class Reader:
+class Reader(EventStreamReader):
     """Reads an answer; ``feed`` for a stream, ``whole`` for a body. Raises Garbled."""
 
     def __init__(self) -> None:
-        self._events = sse.EventReader()
+        super().__init__()
         self._begun = self._done = False
         self._reason: Reason | None = None
         self._numbers: dict[int, int] = {}  # a call's index -> its number
-
-    def feed(self, data: bytes) -> list[Event]:
-        return [found for text in sse.payloads(self._events.feed(data)) for found in self._chunk(text)]
-
-    def end(self) -> list[Event]:
-        events = [found for text in sse.payloads([self._events.rest()]) for found in self._chunk(text)]
-        if not self._done and self._reason is None:
-            raise Garbled("the stream ended too early")
-        return events
 
     def whole(self, body: bytes) -> list[Event]:
         events = self._answer(of_provider(body, _decoder))
@@ -127,8 +119,11 @@ class Reader:
             raise Garbled("no choice")
         return events
 
-    def _chunk(self, text: bytes) -> list[Event]:
-        if text == b"[DONE]":
+    def _ended(self) -> bool:
+        return self._done or self._reason is not None
+
+    def _event(self, text: bytes) -> list[Event]:
+        if text == sse.DONE:
             self._done = True
             return []
         return self._answer(of_provider(text, _decoder))
