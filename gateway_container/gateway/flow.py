@@ -7,8 +7,8 @@ from gateway.coalescer import Coalescer
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
-from gateway.core.stage import MAX_READ_BYTES, NOTHING
-from gateway.core.usage import StreamReader
+from gateway.core.stage import MAX_READ_BYTES
+from gateway.core.usage import NOTHING, StreamReader
 from gateway.framing import LENGTH, Head
 
 if TYPE_CHECKING:
@@ -275,16 +275,7 @@ class Flow(Attempts):
     def _usage(self, whole: bool) -> tuple[Usage, str]:
         if self.pipeline is not None:
             return self.pipeline.usage(whole)
-        reader = self.reader
-        if reader is not None:
-            if whole and reader.usage is not None:
-                return reader.usage, "upstream"
-            return usages.counted(len(self.body), reader.events), "counted"
-        parts = self.parts
-        if not whole:
-            return (usages.counted(len(self.body), 0), "counted") if self.deployment is not None else (NOTHING, "none")
-        found = usages.of_body(parts[0] if len(parts) == 1 else b"".join(parts))
-        return (found, "upstream") if found is not None else (NOTHING, "none")
+        return usages.used(self.reader, self.parts, self, whole)
 
     def finish(self, status: int, outcome: str, usage: Usage, source: str, error_code: str = "") -> None:
         if self.over:

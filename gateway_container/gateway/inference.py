@@ -17,7 +17,7 @@ from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
 from gateway.core.snapshot import Deployment
 from gateway.core.stage import MAX_READ_BYTES, AnswerHead, Garbled
-from gateway.core.usage import StreamReader
+from gateway.core.usage import NOTHING, StreamReader
 from gateway.reference_pipeline import ReferencePipeline, end_all
 from gateway.runtime import Gateway
 
@@ -288,12 +288,6 @@ class Inference:
         self.gateway.emit(row)
 
     def _usage(self, outcome: str) -> tuple[Usage, str]:
-        if self.reader is not None:
-            if self.reader.usage is not None and outcome == "ok":
-                return self.reader.usage, "upstream"
-            return usages.counted(len(self.exchange.body), self.reader.events), "counted"
-        if outcome == "ok" and (found := usages.of_body(b"".join(self.parts))) is not None:
-            return found, "upstream"
-        if outcome in ("cancelled", "cut") and self.exchange.deployment is not None:
-            return usages.counted(len(self.exchange.body), 0), "counted"
-        return Usage(), "none"
+        if self.reader is None and outcome not in ("ok", "cancelled", "cut"):
+            return NOTHING, "none"
+        return usages.used(self.reader, self.parts, self.exchange, outcome == "ok")

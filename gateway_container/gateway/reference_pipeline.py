@@ -10,7 +10,8 @@ from starlette.types import Message
 
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
-from gateway.core.stage import JSON, NOTHING, AnswerHead, Outgoing, Pipeline, StageMaker
+from gateway.core.stage import JSON, AnswerHead, Outgoing, Pipeline, StageMaker
+from gateway.core.usage import NOTHING
 
 if TYPE_CHECKING:
     from gateway.inference import Inference

@@ -18,7 +18,6 @@ INFERENCE_PATHS: Final = frozenset({
 CHAT: Final = "/v1/chat/completions"
 RESPONSES: Final = "/v1/responses"
 USAGE_OPTION_PATHS: Final = frozenset({CHAT, "/v1/completions"})
-INCLUDE_USAGE: Final = b'"include_usage":true'
 
 
 QUOTE: Final = ord('"')

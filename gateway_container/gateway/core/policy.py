@@ -19,7 +19,8 @@ from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bo
 from gateway.core.retry import FAILURE_STATUS, may_retry
 from gateway.core.shapes import Row, Usage
 from gateway.core.snapshot import Deployment, Endpoint, Key, Snapshot
-from gateway.core.stage import NOTHING, StageMaker
+from gateway.core.stage import StageMaker
+from gateway.core.usage import NOTHING
 from gateway.core.wire import Limits
 
 BRIDGED_MS: Final = 2_000  # while the control plane is away for less than this, requests wait for a lease

@@ -62,13 +62,6 @@ def added_limit(call: Call, path: str, endpoint: Endpoint) -> int | None:
     return DEFAULT_MAX_OUTPUT_TOKENS
 
 
-def worst_cost_nanos(price: Price | None, input_tokens: int, output_tokens: int) -> int:
-    """Cost in nano-USD if everything that may be used is used."""
-    if price is None:
-        return 0
-    return input_tokens * price.input_nanos_per_token + output_tokens * price.output_nanos_per_token
-
-
 def cost_nanos(price: Price | None, usage: Usage) -> int:
     """Cost in nano-USD of what was used; cached input at its own price where there is one."""
     if price is None:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
-from gateway.core.usage import StreamReader
+from gateway.core.usage import NOTHING, StreamReader
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 MAX_READ_BYTES: Final = 32 << 20  # a longer JSON answer passes, but its usage is not read
 EVENT_STREAM: Final = b"text/event-stream"
 JSON: Final = b"application/json"
-NOTHING: Final = Usage()
 Header = tuple[bytes, bytes]
 
 
@@ -227,17 +226,16 @@ class Pipeline(Sink):
 
     def usage(self, whole: bool) -> tuple[Usage, str]:
         """What the deployment used, and how that is known. ``whole``: its answer is complete."""
-        exchange, meter = self.exchange, self.translation or self.reader
+        exchange, translation = self.exchange, self.translation
         if self.answered is not None:
             return self.answered, "upstream"
         if exchange.deployment is None:
             return NOTHING, "none"
-        if meter is not None and meter.usage is not None and whole:
-            return meter.usage, self.translation.usage_source if self.translation is not None else "upstream"
-        if not whole or self.reader is not None:
-            return usages.counted(len(exchange.body), meter.events if meter is not None else 0), "counted"
-        found = usages.of_body(b"".join(self.parts))
-        return (found, "upstream") if found is not None else (NOTHING, "none")
+        if translation is None:
+            return usages.used(self.reader, self.parts, exchange, whole)
+        if not whole:
+            return usages.counted(len(exchange.body), translation.events), "counted"
+        return (NOTHING, "none") if translation.usage is None else (translation.usage, translation.usage_source)
 
     def over(self, outcome: str) -> None:
         for stage in self.stages:

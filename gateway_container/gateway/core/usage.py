@@ -1,15 +1,17 @@
 """Token usage, read from an answer or counted where the answer does not say."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from gateway.core.shapes import Answer, Details, Usage, UsageHolder, WireUsage
 
+if TYPE_CHECKING:
+    from gateway.core.exchange import Exchange
+
 MAX_EVENT_BYTES: Final = 1 << 20
 USAGE: Final = b'"usage":'
-
-
+NOTHING: Final = Usage()
 _decode: Final = msgspec.json.Decoder(Answer).decode
 _decode_body: Final = msgspec.json.Decoder(UsageHolder).decode
 
@@ -125,6 +127,19 @@ class StreamReader:
                 max(new.output_tokens, old.output_tokens),
                 max(new.cached_tokens, old.cached_tokens),
             )
+
+
+def used(reader: StreamReader | None, parts: list[bytes], exchange: "Exchange", whole: bool) -> tuple[Usage, str]:
+    """What a deployment used for an answer that nothing translated, and how that is known (a row's ``usage_source``).
+    ``parts`` is a body that is no event stream; ``whole``: the answer is complete."""
+    if reader is not None:
+        if whole and reader.usage is not None:
+            return reader.usage, "upstream"
+        return counted(len(exchange.body), reader.events), "counted"
+    if whole:
+        found = of_body(b"".join(parts))
+        return (found, "upstream") if found is not None else (NOTHING, "none")
+    return (NOTHING, "none") if exchange.deployment is None else (counted(len(exchange.body), 0), "counted")
 
 
 def counted(request_bytes: int, chunks: int) -> Usage:
