@@ -34,10 +34,12 @@ class Job(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """At most one job runs, pipelined ones wait and reading stops meanwhile. Reading itself is ``Front``'s."""
+    """At most one job runs, none while the client is behind with reading; pipelined ones wait and reading stops
+    meanwhile. Reading itself is ``Front``'s."""
 
     __slots__ = (
         "_body_bytes",
+        "_clogged",
         "_deaf",
         "_expects",
         "_form",
@@ -84,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._job: Job | None = None
         self._queue: deque[Job] | None = None
         self._deaf = False  # nothing that still arrives is read
+        self._clogged = False  # more answers wait to be written than the client has read
         self._lingers = False
         self._in_body = False
         self._expects = False
@@ -107,12 +110,20 @@ class Connection(asyncio.Protocol):
         self._parser = None
 
     def pause_writing(self) -> None:
+        self._clogged = True
         if self._job is not None:
             self._job.pause()
 
     def resume_writing(self) -> None:
+        self._clogged = False
         if self._job is not None:
             self._job.resume()
+        elif self._queue:
+            self.hot.loop.call_soon(self._next)
+
+    def _may_run(self) -> bool:
+        """Whether a request that has come may be answered now."""
+        return self._job is None and self._queue is None and not self._clogged
 
     def _enqueue(self, job: Job) -> None:
         if self._queue is None:
@@ -161,7 +172,7 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         queue = self._queue
-        if self._job is not None or not queue:
+        if self._job is not None or self._clogged or not queue:
             return
         self._job = queue.popleft()
         if not queue:

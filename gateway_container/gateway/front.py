@@ -74,7 +74,7 @@ class Front(Connection):
             return
         job.body = body
         job.keep_alive = self.keeps_alive()
-        if self._job is None:
+        if self._may_run():
             self._job = job
             job.run()
         else:
@@ -104,7 +104,7 @@ class Front(Connection):
         if self._incoming is None:
             self._body_bytes = 0
             self._incoming = self._begin()
-            if self._expects and self._incoming.problem is None and self._job is None:
+            if self._expects and self._incoming.problem is None and self._may_run():
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         job = self._incoming
         self._body_bytes += size
@@ -127,7 +127,7 @@ class Front(Connection):
         data = b"".join(self._parts)
         self._parts.clear()
         try:
-            if form.more(data) and self._job is None:
+            if form.more(data) and self._may_run():
                 self._job = form
                 form.begin()
         except Rejected as problem:
@@ -191,7 +191,7 @@ class Front(Connection):
         self._parts.clear()
         self._long_body = self._form = None
         job.keep_alive = False
-        if self._job is None:
+        if self._may_run():
             self._job = job
             job.run()
         else:
@@ -219,10 +219,10 @@ class Front(Connection):
         elif self._lingers or self.transport.is_closing():
             if age_s > LINGER_S:
                 self.transport.abort()
-        elif self._in_body:
+        elif self._in_body and not self._clogged:
             if age_s > settings.body_timeout_s:
                 self._fail(Rejected("request_timeout"))
-        elif self._head_bytes:
+        elif self._head_bytes and not self._clogged:
             if age_s > settings.header_timeout_s:
                 self._fail(Rejected("request_timeout"))
         elif age_s > settings.keep_alive_s or self.hot.draining:

@@ -51,3 +51,25 @@ async def test_a_connection_goes_back_to_its_pool_readable(stack: Stack, stream:
     async with asyncio.timeout(5):
         for _ in range(4):
             assert (await stack.chat()).status_code == 200
+
+
+@pytest.mark.parametrize("form", ["hot"])
+async def test_nothing_is_answered_while_the_client_is_behind(stack: Stack) -> None:
+    """Refusals are made at once, without a key: a client that reads none of them must not fill the memory."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(head)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
+    [front] = [front for front in stack.hot.fronts if front.token == b"" and not front.transport.is_closing()]
+    front.pause_writing()
+    writer.write(head * 3)
+    for _ in range(1000):
+        if not front.transport.is_reading():
+            break
+        await asyncio.sleep(0.001)
+    assert not front.transport.is_reading()
+    front.resume_writing()
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            assert b"HTTP/1.1 401 " in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
