@@ -3,6 +3,7 @@
 from typing import Final
 
 WINDOW_MS: Final = 60_000
+MOST: Final = 10**18  # an amount as the control plane takes it; a journal's mark holds a little more
 SLICE_S: Final = 2.0  # a slice is about this much of a gateway's own recent demand
 PER_MINUTE: Final = ("requests", "tokens")
 INDEX: Final = {"requests": 0, "tokens": 1, "money_nanos": 2, "wake": 0}  # of a kind in Amounts
@@ -38,6 +39,8 @@ class Lease:
 
     def settle(self, amount: int, used: int) -> None:
         """Release a hold of ``amount`` of which ``used`` was really spent."""
+        if used > MOST - self.spent:
+            used = MOST - self.spent
         self.free += amount - used
         self.spent += used
         if self.mark is not None:
@@ -74,7 +77,7 @@ class Scope:
     @property
     def target(self) -> int:
         """How much should be free after a refill."""
-        return max(4 * self.largest, int(self.demand * SLICE_S), 1)
+        return min(max(4 * self.largest, int(self.demand * SLICE_S), 1), max(self.limit, 1))
 
     def measure(self, now_ms: int) -> None:
         """Take the demand since the last message. Up at once, down slowly: too small a slice makes requests wait."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from gateway.core import wire
-from gateway.core.lease import NO_LEASE, PER_MINUTE, WINDOW_MS, Amounts, Lease, Plan, Scope, part
+from gateway.core.lease import MOST, NO_LEASE, PER_MINUTE, WINDOW_MS, Amounts, Lease, Plan, Scope, part
 from gateway.core.snapshot import Endpoint, Key
 
 EARLY_MS: Final = 5_000  # the next minute's lease is opened this long before
@@ -76,6 +76,8 @@ class LeaseBook:
 
     def _run_low(self, scope: Scope, amount: int, now_ms: int) -> Lease:
         """Ask for a refill; when the control plane is away, take what may be taken unasked."""
+        if amount > scope.limit:
+            return scope.lease  # never to be had: asking would take from others what is of no use
         if amount > scope.largest:
             scope.largest = amount
             scope.low = scope.target // 2
@@ -169,7 +171,9 @@ class LeaseBook:
         scope.measure(now_ms)
         scope.asked = True
         scope.idle_since_ms = now_ms
-        return _request(scope, scope.lease, max(scope.lease.used + scope.target, scope.lease.granted))
+        lease = scope.lease
+        ceiling = max(min(lease.used + scope.target, max(scope.limit, 1)), lease.used, lease.granted)
+        return _request(scope, lease, min(ceiling, MOST))
 
     def _give_back(self, scope: Scope, now_ms: int) -> None:
         """Nothing is held: the lease ends here. It is taken out of use before the message goes out."""

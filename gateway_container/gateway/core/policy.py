@@ -11,11 +11,11 @@ from gateway.core.call import parse
 from gateway.core.choose import Chooser
 from gateway.core.dialects.translate import translations
 from gateway.core.exchange import Exchange
-from gateway.core.lease import Amounts, Plan, Scope, part
+from gateway.core.lease import MOST, Amounts, Plan, Scope, part
 from gateway.core.limit import LeaseBook
 from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
-from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound
+from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound, refuse_beyond
 from gateway.core.retry import FAILURE_STATUS, may_retry
 from gateway.core.shapes import Row, Usage
 from gateway.core.snapshot import Deployment, Endpoint, Key, Snapshot
@@ -85,6 +85,7 @@ class Policy:
         amounts = self._worst(exchange)
         leases = self.book.reserve(exchange.plan, amounts, now_ms)
         if isinstance(leases, Scope):
+            refuse_beyond(leases, part(amounts, leases.index))
             return leases
         exchange.leases, exchange.amounts = leases, amounts
         return None
@@ -256,6 +257,8 @@ class Policy:
             cost = usage.input_tokens * endpoint.input_nanos + usage.output_tokens * endpoint.output_nanos
             if usage.cached_tokens:
                 cost = cost_nanos(endpoint.price, usage)
+            if cost > MOST:
+                cost = MOST
         if deployment is not None:
             deployment.outstanding -= 1
         if exchange.leases:

@@ -3,6 +3,8 @@
 from typing import Final
 
 from gateway.core.call import CHAT, RESPONSES, USAGE_OPTION_PATHS, plain_text, prompts
+from gateway.core.lease import Scope
+from gateway.core.problems import Rejected
 from gateway.core.shapes import NULL, Call, Usage
 from gateway.core.snapshot import Endpoint
 from gateway.core.wire import Price
@@ -60,6 +62,14 @@ def added_limit(call: Call, path: str, endpoint: Endpoint) -> int | None:
     if path not in LIMITED_PATHS or endpoint.max_output_tokens is not None or asked_output(call, path) > 0:
         return None
     return DEFAULT_MAX_OUTPUT_TOKENS
+
+
+def refuse_beyond(scope: Scope, amount: int) -> None:
+    """Raises Rejected when a request may take more than the whole limit, so that waiting cannot help."""
+    if amount > scope.limit:
+        code = "insufficient_quota" if scope.kind == "money_nanos" else "rate_limit_exceeded"
+        message = f"The request could use {amount} {scope.kind}, and the limit of {scope.name} is {scope.limit}."
+        raise Rejected(code, f"{message} Shorten the request or name a smaller max_tokens.")
 
 
 def cost_nanos(price: Price | None, usage: Usage) -> int:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
 
 MAX_EVENT_BYTES: Final = 1 << 20
+MOST_TOKENS: Final = 2**31 - 1  # more is an engine's mistake, and would not fit where it is added up
 USAGE: Final = b'"usage":'
 NOTHING: Final = Usage()
 _decode: Final = msgspec.json.Decoder(Answer).decode
@@ -27,7 +28,7 @@ def of_body(body: bytes) -> Usage | None:
     if wire.prompt_tokens is not None and wire.completion_tokens is not None and wire.completion_tokens >= 0:
         details = wire.prompt_tokens_details
         cached = details.cached_tokens if details is not None else None
-        if wire.prompt_tokens >= 0 and not cached:
+        if wire.prompt_tokens >= 0 and not cached and wire.prompt_tokens + wire.completion_tokens <= MOST_TOKENS:
             return Usage(wire.prompt_tokens, wire.completion_tokens)
     return _normal(wire)
 
@@ -44,16 +45,20 @@ def _wire(body: bytes) -> WireUsage | None:
 def _normal(wire: WireUsage) -> Usage:
     if wire.input_tokens is None and wire.output_tokens is None:
         prompt = wire.prompt_tokens if wire.prompt_tokens is not None else wire.total_tokens or 0
-        return Usage(max(prompt, 0), max(wire.completion_tokens or 0, 0), _cached(wire.prompt_tokens_details))
+        return Usage(_sound(prompt), _sound(wire.completion_tokens), _cached(wire.prompt_tokens_details))
     # Anthropic counts cached input apart; OpenAI's Responses API counts it in.
     read = wire.cache_read_input_tokens or 0
     given = (wire.input_tokens or 0) + read + (wire.cache_creation_input_tokens or 0)
     cached = read + _cached(wire.input_tokens_details)
-    return Usage(max(given, 0), max(wire.output_tokens or 0, 0), max(cached, 0))
+    return Usage(_sound(given), _sound(wire.output_tokens), _sound(cached))
+
+
+def _sound(tokens: int | None) -> int:
+    return min(max(tokens or 0, 0), MOST_TOKENS)
 
 
 def _cached(details: Details | None) -> int:
-    return max(details.cached_tokens or 0, 0) if details is not None else 0
+    return _sound(details.cached_tokens) if details is not None else 0
 
 
 class StreamReader:

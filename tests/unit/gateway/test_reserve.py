@@ -16,6 +16,7 @@ from gateway.core.reserve import (
     input_bound,
     output_bound,
 )
+from gateway.core.shapes import Usage
 from gateway.core.snapshot import Endpoint, load
 from gateway.core.wire import Lease, LeaseReply
 
@@ -116,21 +117,36 @@ def test_where_nothing_bounds_the_output_a_limit_is_sent_along(path: str, name: 
 
 def sent_along(path: str, fields: dict[str, Any]) -> dict[str, Any]:
     """The body that goes to a deployment of an endpoint with a price, for a key with a budget."""
+    policy = priced_policy({"budget_nanos": 10**12}, 1)
+    found: dict[str, Any] = json.loads(policy.outgoing_body(leased(policy, path, fields)))
+    return found
+
+
+def priced_policy(limits: dict[str, int], price: int) -> Policy:
     policy = Policy("g", "b")
-    key = {"id": "k", "sha256": sha256(b"k").hexdigest(), "project_id": "p", "limits": {"budget_nanos": 10**12}}
+    key = {"id": "k", "sha256": sha256(b"k").hexdigest(), "project_id": "p", "limits": limits}
     known = {"name": "m", "tiers": [[{"id": "d", "url": "http://h:1", "model": "m"}]]}
-    priced = {**known, "price": {"output_nanos_per_token": 1}}
+    priced = {**known, "price": {"output_nanos_per_token": price}}
     policy.swap(load(json.dumps({"version": 1, "keys": [key], "endpoints": [priced]}).encode()))
+    return policy
+
+
+def admit(policy: Policy, path: str, fields: dict[str, Any]) -> Exchange:
     exchange = Exchange("1", path, 0.0, 0)
     policy.authorise(exchange, b"k", "")
     policy.admit(exchange, json.dumps({"model": "m", "messages": [], **fields}).encode(), b"application/json", 0)
+    return exchange
+
+
+def leased(policy: Policy, path: str, fields: dict[str, Any]) -> Exchange:
+    """A request that holds what it may cost, with its deployment chosen."""
+    exchange = admit(policy, path, fields)
     asked = policy.book.messages(1000)
     leases = [Lease(a.scope, a.kind, a.lease_id, a.ceiling, 60_000) for a in asked]
     policy.book.apply(asked, LeaseReply(leases), 1000)
     assert policy.reserve(exchange, 1000) is None
     policy.choose(exchange, 1.0)
-    found: dict[str, Any] = json.loads(policy.outgoing_body(exchange))
-    return found
+    return exchange
 
 
 @pytest.mark.parametrize("name", ["n", "best_of", "max_tokens", "max_completion_tokens", "max_output_tokens"])
@@ -140,3 +156,35 @@ def test_amounts_beyond_reason_are_refused(name: str, messages: Any) -> None:
         parse(json.dumps({"model": "m", "messages": messages, name: 10**18}).encode())
     assert refused.value.status == 400
     assert name in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        ({"budget_nanos": 10**18}, "insufficient_quota"),
+        ({"tokens_per_minute": 5000}, "rate_limit_exceeded"),
+    ],
+)
+def test_what_exceeds_a_whole_limit_is_refused_and_not_asked_for(limits: dict[str, int], code: str) -> None:
+    policy = priced_policy(limits, 10**15)
+    with pytest.raises(Rejected) as refused:
+        admit(policy, CHAT, {"max_tokens": 10_000})
+    assert refused.value.code == code
+    assert policy.book.messages(1000) == []
+
+
+def test_what_is_asked_for_is_at_most_the_limit() -> None:
+    policy = priced_policy({"budget_nanos": 10**18}, 10**14)
+    admit(policy, CHAT, {"max_tokens": 9000})
+    (asked,) = policy.book.messages(1000)
+    assert (asked.ceiling, asked.needed) == (10**18, 9 * 10**17)
+
+
+def test_an_absurd_cost_leaves_the_sums_sound() -> None:
+    policy = priced_policy({"budget_nanos": 10**18}, 10**14)
+    exchange = leased(policy, CHAT, {"max_tokens": 10})
+    lease = exchange.leases[0]
+    lease.mark = memoryview(bytearray(8)).cast("q")
+    row = policy.finish(exchange, 200, "ok", 2.0, Usage(1, 2**31 - 1), "upstream")
+    assert (row.cost_nanos, lease.spent, lease.mark[0]) == (10**18, 10**18, 10**18)
+    assert all(asked.spent <= 10**18 and asked.ceiling <= 10**18 for asked in policy.book.messages(3000))

@@ -66,6 +66,8 @@ def test_other_dialects(events: list[dict[str, Any]], expected: Usage) -> None:
             Usage(3, 4, 2),
         ),
         ({"usage": {"total_tokens": 8}}, Usage(8, 0)),
+        ({"usage": {"prompt_tokens": 10**15, "completion_tokens": 4}}, Usage(2**31 - 1, 4)),
+        ({"usage": {"input_tokens": 3, "output_tokens": 10**30}}, Usage(3, 2**31 - 1)),
         ({"usage": None}, None),
         ({"data": []}, None),
         ({"data": [1], "usage": {"prompt_tokens": 3, "completion_tokens": 4}, "id": "x"}, Usage(3, 4)),
