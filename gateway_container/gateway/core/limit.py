@@ -172,8 +172,7 @@ class LeaseBook:
         scope.asked = True
         scope.idle_since_ms = now_ms
         lease = scope.lease
-        ceiling = max(min(lease.used + scope.target, max(scope.limit, 1)), lease.used, lease.granted)
-        return _request(scope, lease, min(ceiling, MOST))
+        return _request(scope, lease, min(max(lease.used + scope.target, lease.granted), MOST))
 
     def _give_back(self, scope: Scope, now_ms: int) -> None:
         """Nothing is held: the lease ends here. It is taken out of use before the message goes out."""
