@@ -8,8 +8,6 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.applications import Starlette
-
 from gateway.clock import now_ms
 from gateway.coalescer import Coalescer
 from gateway.core.call import INFERENCE_PATHS
@@ -43,7 +41,7 @@ class Hot:
         self.loop = asyncio.get_running_loop()
         self.paths = {path.encode("ascii"): path for path in INFERENCE_PATHS}
         self.pools = Pools(gateway.settings.connect_timeout_s)
-        self.side = Starlette(routes=Side(gateway).routes())
+        self.side = Side(gateway)
         self.fronts: set[Front] = set()
         gateway.open_connections = self.fronts.__len__
         self.now_s = time.monotonic()  # read once per event: see tell_time

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.core.call import INFERENCE_PATHS
@@ -47,6 +47,6 @@ def create_app(settings: Settings, upstream: httpx.AsyncBaseTransport | None = N
 
     inference = InferenceRoute(gateway, client)
     routes = [Route(path, inference, methods=["POST"]) for path in sorted(INFERENCE_PATHS)]
-    app = Starlette(routes=[*routes, *Side(gateway).routes()], lifespan=lifespan)
+    app = Starlette(routes=[*routes, Mount("/", Side(gateway))], lifespan=lifespan)
     app.state.gateway = gateway
     return app

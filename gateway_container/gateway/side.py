@@ -1,12 +1,12 @@
 """Every path that is not inference: health, models, metrics. Plain ASGI, the same in both forms of the gateway."""
 
 import hmac
-from collections.abc import Awaitable, Callable
-from functools import wraps
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from gateway.clock import now_ms
 from gateway.core.authorise import authorise, find_endpoint, visible_models
@@ -16,35 +16,37 @@ from gateway.core.snapshot import Key
 from gateway.exposition import exposition
 from gateway.runtime import Gateway
 
-METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-def refusal(problem: Rejected, path: str) -> Response:
-    headers = {"retry-after": str(problem.retry_after_s)} if problem.retry_after_s else {}
-    return Response(problem.body(path), problem.status, headers, "application/json")
+PROBES = frozenset({"/health", "/health/live", "/health/ready"})
+METRICS = "/metrics"
 
 
 class Side:
-    """Handlers of the side paths. All but the health probes want a key; metrics want the gateway's own token."""
+    """ASGI application of the side paths. All but the health probes obey the blocking rules and want a key; metrics
+    want the gateway's own token. What has no route is checked first, too."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
+        self._app = Starlette(
+            routes=[
+                Route("/health", self.live),
+                Route("/health/live", self.live),
+                Route("/health/ready", self.ready),
+                Route(METRICS, self.metrics),
+                Route("/v1/models", self.models),
+                Route("/v1/models/{name:path}", self.model),
+            ],
+            exception_handlers={Rejected: _refused, 404: _not_found},
+        )
 
-    def routes(self) -> list[Route]:
-        return [
-            Route("/health", self.live),
-            Route("/health/live", self.live),
-            Route("/health/ready", self.ready),
-            Route("/metrics", self._own(self.metrics)),
-            Route("/v1/models", self._guarded(self.models)),
-            Route("/v1/models/{name:path}", self._guarded(self.model)),
-            Route(
-                "/{path:path}",
-                self._guarded(self.nothing),
-                methods=METHODS,
-            ),
-        ]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        try:
+            if scope["path"] not in PROBES:
+                self._check(request)
+        except Rejected as problem:
+            await refusal(problem, scope["path"])(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
     async def live(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -71,40 +73,38 @@ class Side:
         find_endpoint(snapshot, request.state.key, name)
         return JSONResponse(_model(name))
 
-    async def nothing(self, request: Request) -> Response:
-        raise Rejected("not_found")
-
-    def _guarded(self, handler: Handler) -> Handler:
-        @wraps(handler)
-        async def checked(request: Request) -> Response:
-            try:
-                request.state.key = self._key(request)
-                return await handler(request)
-            except Rejected as problem:
-                return refusal(problem, request.url.path)
-
-        return checked
-
-    def _own(self, handler: Handler) -> Handler:
-        @wraps(handler)
-        async def checked(request: Request) -> Response:
-            if not hmac.compare_digest(
-                token_of(dict(request.scope["headers"])), self.gateway.settings.gateway_token.encode()
-            ):
-                return refusal(Rejected("invalid_api_key"), request.url.path)
-            return await handler(request)
-
-        return checked
-
-    def _key(self, request: Request) -> Key:
-        snapshot = self.gateway.policy.snapshot
-        if snapshot is None:
-            raise Rejected("no_deployment", retry_after_s=1)
+    def _check(self, request: Request) -> None:
+        """Raises Rejected."""
+        snapshot, headers = self.gateway.policy.snapshot, request.headers
         peer = request.client.host if request.client else ""
-        forwarded = request.headers.get("x-forwarded-for", "").encode("latin-1")
+        forwarded = headers.get("x-forwarded-for", "").encode("latin-1")
         address = client_ip(peer, forwarded, self.gateway.trusted_proxies)
-        self.gateway.policy.blocking.refuse(snapshot, address, request.headers.get("user-agent", ""), now_ms())
-        return authorise(snapshot, token_of(dict(request.scope["headers"])), now_ms(), address)
+        if snapshot is not None:
+            self.gateway.policy.blocking.refuse(snapshot, address, headers.get("user-agent", ""), now_ms())
+        token = token_of(dict(request.scope["headers"]))
+        if request.scope["path"] != METRICS:
+            request.state.key = self._key(token, address)
+        elif not hmac.compare_digest(token, self.gateway.settings.gateway_token.encode()):
+            raise Rejected("invalid_api_key")
+
+    def _key(self, token: bytes, address: str) -> Key:
+        if self.gateway.policy.snapshot is None:
+            raise Rejected("no_deployment", retry_after_s=1)
+        return authorise(self.gateway.policy.snapshot, token, now_ms(), address)
+
+
+def refusal(problem: Rejected, path: str) -> Response:
+    headers = {"retry-after": str(problem.retry_after_s)} if problem.retry_after_s else {}
+    return Response(problem.body(path), problem.status, headers, "application/json")
+
+
+async def _refused(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Rejected)
+    return refusal(problem, request.url.path)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return refusal(Rejected("not_found"), request.url.path)
 
 
 def _model(name: str) -> dict[str, object]:

@@ -151,8 +151,9 @@ async def test_the_rules_hold_on_every_path_and_before_the_key(stack: Any, geoip
     for key in ("sk-test-1", "sk-wrong"):
         refused = await stack.chat(key=key)
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "blocked")
-    refused = await stack.client.get("/v1/models", headers=stack.headers())
-    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "blocked")
+    for path in ("/v1/models", "/metrics", "/nope"):
+        refused = await stack.client.get(path, headers=stack.headers())
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "blocked")
     assert (await stack.client.get("/health")).status_code == 200
     assert not any(engine.requests for engine in stack.engines)
     await stack.reconfigure(blocking=[])

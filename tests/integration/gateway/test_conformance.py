@@ -102,7 +102,10 @@ async def test_without_a_good_key_nothing_passes(stack: Any, headers: dict[str, 
         ("POST", "/v1/chat/completions"),
         ("GET", "/v1/models"),
         ("GET", "/metrics"),
+        ("POST", "/metrics"),
         ("GET", "/nope"),
+        ("TRACE", "/nope"),
+        ("PROPFIND", "/v1/models"),
         ("POST", "/v1/files"),
     ):
         response = await stack.client.request(method, path, headers=headers, content=b"{}")
