@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._lingers = False
         self._in_body = False
         self._expects = False
-        self._head_bytes = 0
+        self._head_bytes = 0  # of the head that is coming; -1: none is, and there was one before
         self._body_bytes = 0
         self._since_s = hot.tell_time()  # when the present state began: idle, head, body or lingering
 

@@ -36,9 +36,7 @@ class Front(Connection):
             return
         self.hot.tell_time()
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(Rejected("invalid_request", "The gateway does not upgrade connections."))
+            self._feed(data)
         except httptools.HttpParserCallbackError:
             log.exception("request handling failed")
             self.transport.abort()
@@ -47,16 +45,37 @@ class Front(Connection):
         else:
             if self._in_body:
                 self._part_of_body(len(data))
-            elif self._urls or self._head_bytes:
+            elif self._urls or self._head_bytes > 0:
                 self._part_of_head(len(data))
+
+    def _feed(self, data: bytes) -> None:
+        """The parser skips the body of a request that offers an upgrade: such a request is read once more, without the
+        offer. RFC 9110, 7.8: a server may ignore it. Raises HttpParserError."""
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_offer() + data[upgrade.args[0] :]
+            else:
+                return
+
+    def _head_without_offer(self) -> bytes:
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError("a tunnel")
+        lines = [b"%b: %b\r\n" % header for header in self._named.items() if header[0].lower() != b"upgrade"]
+        head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, b"".join(self._urls), b"".join(lines))
+        self._named.clear()
+        self._urls.clear()
+        return head
 
     def on_headers_complete(self) -> None:
         self._in_body = True
-        self._head_bytes = 0
+        self._head_bytes = -1
         self._since_s = self.hot.now_s
 
     def on_message_complete(self) -> None:
-        if self._deaf:
+        if self._deaf or self._parser.should_upgrade():
             return
         job = self._incoming or self._begin()
         parts = self._parts
@@ -93,11 +112,17 @@ class Front(Connection):
 
     def _part_of_head(self, size: int) -> None:
         """More of the head is to come: mind its size and the time."""
-        if not self._head_bytes:
+        if self._head_bytes <= 0:
             self._since_s = self.hot.now_s
+            size = self._size_of_head() if self._head_bytes else size  # the segment may hold other requests as well
+            self._head_bytes = 0
         self._head_bytes += size
         if self._head_bytes > self.hot.settings.max_header_bytes:
             self._fail(Rejected("header_too_large"))
+
+    def _size_of_head(self) -> int:
+        """Of what is known of it so far, at least."""
+        return 1 + sum(map(len, self._urls)) + sum(len(name) + len(value) for name, value in self._named.items())
 
     def _part_of_body(self, size: int) -> None:
         """More of the body is to come: check the key before anything is kept, and mind the size."""
@@ -222,7 +247,7 @@ class Front(Connection):
         elif self._in_body and not self._clogged:
             if age_s > settings.body_timeout_s:
                 self._fail(Rejected("request_timeout"))
-        elif self._head_bytes and not self._clogged:
+        elif self._head_bytes > 0 and not self._clogged:
             if age_s > settings.header_timeout_s:
                 self._fail(Rejected("request_timeout"))
         elif age_s > settings.keep_alive_s or self.hot.draining:

@@ -107,20 +107,20 @@ class Upstream(asyncio.Protocol):
             data = self._buffer + data
             self._buffer = b""
         end = data.find(b"\r\n\r\n")
-        if end < 0:
-            if len(data) > MAX_HEAD_BYTES:
-                raise BadFraming("head too large")
-            self._buffer = data
-            return
-        head = Head(data[:end])
-        rest = data[end + 4 :]
-        if head.status == 200 and 0 < head.length == len(rest) and not head.event_stream and flow.pipeline is None:
-            self.keep = head.keep_alive
-            flow.whole(self, head, rest)
-        elif head.status >= 200:
-            self._begin_body(flow, head, rest)
-        elif rest:
-            self._head(flow, rest)
+        while end >= 0:
+            head = Head(data[:end])
+            data = data[end + 4 :]
+            if head.status == 200 and 0 < head.length == len(data) and not head.event_stream and flow.pipeline is None:
+                self.keep = head.keep_alive
+                flow.whole(self, head, data)
+                return
+            if head.status >= 200:
+                self._begin_body(flow, head, data)
+                return
+            end = data.find(b"\r\n\r\n")  # that was an interim answer, such as 100 Continue
+        if len(data) > MAX_HEAD_BYTES:
+            raise BadFraming("head too large")
+        self._buffer = data
 
     def _begin_body(self, flow: "Flow", head: Head, rest: bytes) -> None:
         self.keep = head.keep_alive

@@ -193,6 +193,35 @@ async def test_http_1_0_gets_a_plain_body(stack: Any) -> None:
     assert body.startswith(b"data: ") and body.endswith(b"data: [DONE]\n\n")
 
 
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+
+
+@pytest.mark.parametrize("cut", [0, len(HEAD) + 20, -1])
+async def test_an_offer_to_upgrade_is_ignored(stack: Any, cut: int) -> None:
+    """Java's HttpClient offers HTTP/2 with its first request."""
+    data = request(CHAT, UPGRADE)
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(data[:cut])
+    await asyncio.sleep(0.01)
+    writer.write(data[cut:] + request(CHAT, UPGRADE) + request(CHAT, b"Connection: close\r\n"))
+    answer = await asyncio.wait_for(reader.read(-1), 5)
+    assert answer.count(b"HTTP/1.1 200 ") == answer.count(b"HTTP/1.1 ") == 3
+    assert [r.body for e in stack.engines for r in e.requests] == [CHAT] * 3
+    assert not any("upgrade" in r.headers for e in stack.engines for r in e.requests)
+    writer.close()
+    await nothing_left(stack)
+
+
+async def test_a_flood_of_offers_to_upgrade(stack: Any) -> None:
+    answer = await stack.raw(request(b"{}", UPGRADE) * 1_500 + b"GET /health HTTP/1.0\r\n\r\n", timeout_s=20)
+    assert answer.count(b"HTTP/1.1 400 ") == 1_500 and answer.count(b"HTTP/1.1 200 ") == 1
+
+
+async def test_tunnels_are_refused(stack: Any) -> None:
+    answer = await stack.raw(b"CONNECT 10.0.0.1:22 HTTP/1.1\r\nHost: 10.0.0.1:22\r\n\r\nSSH-2.0-x\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1 4") == 1
+
+
 async def test_slow_heads_and_slow_bodies_time_out(stack: Any) -> None:
     for part in (HEAD, HEAD + b"Content-Length: 100\r\n\r\n{"):
         reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
@@ -211,6 +240,16 @@ async def test_idle_connections_are_closed(stack: Any) -> None:
         front.sweep(time.monotonic() + 1000)
     assert await reader.read(10) == b""
     writer.close()
+
+
+async def test_any_number_of_interim_answers_is_read_over(stack: Any) -> None:
+    async def speak(engine: Any, request: Any, writer: Any) -> None:
+        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 2_000)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    for engine in stack.engines:
+        engine.script = speak
+    assert (await stack.chat()).content == b"{}"
 
 
 @pytest.mark.parametrize(
