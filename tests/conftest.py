@@ -18,7 +18,10 @@ os.environ.update(
     POWERTOOLS_METRICS_NAMESPACE="foundry",
     POWERTOOLS_SERVICE_NAME="foundry",
     POWERTOOLS_LOG_LEVEL="ERROR",
+    # Every HTTP client loads the authorities it trusts, which for the public ones takes longer than most tests.
+    SSL_CERT_FILE=str(Path(__file__).with_name("authority.pem")),
 )
+os.environ.pop("SSL_CERT_DIR", None)
 os.environ.pop("AWS_ENDPOINT_URL", None)
 os.environ.pop("AWS_PROFILE", None)
 
