@@ -1,10 +1,13 @@
 """moto with the tables and the bus that the functions expect, and a client that calls their Lambda handlers."""
 
+import copy
 import importlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -15,7 +18,12 @@ from foundry_core.permissions import Level
 from foundry_core.principal import Principal, Role
 from foundry_core.settings import settings
 from moto import mock_aws
+from moto.cognitoidp import models as cognito
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.dynamodb.models import dynamodb_backends
+from moto.dynamodb.models.table import Table
 from moto.dynamodb.responses import DynamoHandler
+from moto.kms import models as kms
 
 # DynamoDB handles each request as a whole; moto, asked by several threads, does not.
 _alone = threading.RLock()
@@ -28,6 +36,12 @@ def _answer_alone(self: DynamoHandler) -> Any:
 
 
 DynamoHandler.call_action = _answer_alone  # type: ignore[method-assign]
+
+# moto makes a key of 2,048 bits for every KMS key, which nothing here signs with, and factors the same one for every
+# user pool: making them is what takes the time.
+kms.generate_private_key = cache(kms.generate_private_key)
+_pool_key = cognito.jwk.RSAKey.import_key(cognito.load_resource("cognitoidp/resources/jwks-private.json"))
+cognito.jwk = SimpleNamespace(RSAKey=SimpleNamespace(import_key=lambda file: _pool_key))
 
 PROJECTS = ("p1", "prj_1", "prj_2")  # they have an owner, so they exist
 DOMAINS = ("app", "model", "cluster", "sim", "metrics", "runs")
@@ -54,6 +68,21 @@ def create_table(domain: str) -> None:
     )
 
 
+def _tables() -> dict[str, Table]:
+    tables: dict[str, Table] = dynamodb_backends[DEFAULT_ACCOUNT_ID][os.environ["AWS_REGION"]].tables
+    return tables
+
+
+@cache
+def _fresh_tables() -> dict[str, Table]:
+    """What every test finds, made once by the API that makes it for real."""
+    for domain in DOMAINS:
+        create_table(domain)
+    for project_id in PROJECTS:
+        add_member(project_id, "owner", user_id="u-founder")
+    return copy.deepcopy(_tables())
+
+
 @pytest.fixture
 def aws_tables() -> Iterator[None]:
     """All tables and the bus on moto, with the projects ``PROJECTS``.
@@ -61,11 +90,8 @@ def aws_tables() -> Iterator[None]:
     Clients live on between tests: making them is what takes the time.
     """
     with mock_aws(config={"core": {"reset_boto3_session": False}}):
-        for domain in DOMAINS:
-            create_table(domain)
+        _tables().update(copy.deepcopy(_fresh_tables()))
         aws.client("events").create_event_bus(Name="foundry-test")
-        for project_id in PROJECTS:
-            add_member(project_id, "owner", user_id="u-founder")
         settings.cache_clear()
         yield
         settings.cache_clear()
