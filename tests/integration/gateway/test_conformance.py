@@ -2,10 +2,15 @@
 
 import asyncio
 import json
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gateway import clock
 from gateway.credentials import seal
+
+MINUTE_NS = 60 * 10**9
 
 
 def events_of(body: bytes) -> list[str]:
@@ -244,7 +249,14 @@ async def test_a_form_passes_with_its_file_unchanged(stack: Any) -> None:
     assert sound in body and b"whisper-large" in body and b'name="language"' in body
 
 
-async def test_limits_hold_and_say_so(stack: Any) -> None:
+@pytest.fixture
+def minute_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of gateway and control plane, moved on to the next full minute: no other begins during a test."""
+    ahead_ns = MINUTE_NS - time.time_ns() % MINUTE_NS
+    monkeypatch.setattr(clock, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + ahead_ns))
+
+
+async def test_limits_hold_and_say_so(minute_begins: None, stack: Any) -> None:
     stack.config["keys"][0]["limits"] = {"requests_per_minute": 5}
     await stack.reconfigure()
     statuses = [(await stack.chat()).status_code for _ in range(8)]
