@@ -4,10 +4,12 @@ PYTHON := $(shell sh scripts/find_python.sh)
 VENV   := .venv
 RUN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Two processes, one file at a time in the order of the folders: the longest, e2e and integration, come first.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export FOUNDRY_ROOT := $(CURDIR)
 
-.PHONY: help install demo test lint types unit integration infrastructure e2e synth openapi lock bench-gateway soak-gateway bench-simulator clean
+.PHONY: help install demo test lint types tests unit integration infrastructure e2e synth openapi lock bench-gateway soak-gateway bench-simulator clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -20,7 +22,7 @@ $(STAMP): requirements/dev.txt pyproject.toml scripts/install.sh
 demo: install ## Run the main job on the local platform (EXIT=1 stops after the report)
 	@$(RUN)/foundry demo $(if $(EXIT),--exit)
 
-test: lint types unit integration infrastructure e2e ## Everything: lint, types and all tests
+test: lint types tests ## Everything: lint, types and all tests
 
 lint: install ## Style, imports and formatting
 	$(RUN)/ruff check .
@@ -30,8 +32,11 @@ lint: install ## Style, imports and formatting
 types: install ## mypy --strict over all code
 	$(RUN)/mypy layers functions stacks local cli gateway_container app.py
 
+tests: install ## All tests
+	$(RUN)/pytest $(PARALLEL) tests
+
 unit integration infrastructure: install ## One level of the tests
-	$(RUN)/pytest -n 2 --dist loadfile tests/$@
+	$(RUN)/pytest $(PARALLEL) tests/$@
 
 e2e: install ## The whole platform, with restart and kill -9
 	$(RUN)/pytest tests/e2e

@@ -27,6 +27,10 @@ os.environ.pop("AWS_PROFILE", None)
 
 import pytest
 from foundry_local.deployer import synthesize
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+
+_PLATFORM = "tests/e2e/"
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 _connect = socket.socket.connect
@@ -36,6 +40,18 @@ def _connect_loopback_only(self: socket.socket, address: object) -> None:
     if self.family != socket.AF_UNIX and not str(address[0]).startswith(_LOOPBACK):  # type: ignore[index]
         raise RuntimeError(f"tests may not open a connection to {address!r}")
     _connect(self, address)  # type: ignore[arg-type]
+
+
+class WholeFiles(LoadFileScheduling):
+    """A file runs in one process; so do all that share the local platform."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _PLATFORM if nodeid.startswith(_PLATFORM) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WholeFiles:
+    return WholeFiles(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,4 +1,4 @@
-"""One local platform for the session, in a process of its own, with the demo cluster and one deployment."""
+"""One local platform for all these tests, in a process of its own, with the demo cluster and one deployment."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def _ok() -> Callable[[httpx.Response], Any]:
     return ok
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPlatform]:
     platform = LocalPlatform(tmp_path_factory.mktemp("platform") / "state")
     platform.up(0)
@@ -118,7 +118,7 @@ class MainJob:
     key: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def job(platform: LocalPlatform) -> MainJob:
     """The main job through the REST API, as the demo does it."""
     api = platform.client()
