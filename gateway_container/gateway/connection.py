@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import httptools
 
 from gateway.core.problems import Rejected
+from gateway.repeated_head import LESSONS, RepeatedHead
 
 if TYPE_CHECKING:
     from gateway.core.snapshot import Key, Snapshot
     from gateway.form_flow import FormFlow
     from gateway.front import Front
+    from gateway.header_names import KnownRequest
     from gateway.hot import Hot
 
 
@@ -47,12 +49,15 @@ class Connection(asyncio.Protocol):
         "_in_body",
         "_incoming",
         "_job",
+        "_lesson",
+        "_lessons",
         "_lingers",
         "_long_body",
         "_named",
         "_parser",
         "_parts",
         "_queue",
+        "_same",
         "_since_s",
         "_urls",
         "hot",
@@ -82,6 +87,9 @@ class Connection(asyncio.Protocol):
         self._long_body: bytearray | None = None  # of many parts
         self._form: FormFlow | None = None  # whose body is coming
         self._parser: Any = httptools.HttpRequestParser(self)
+        self._same: RepeatedHead[KnownRequest] | None = None  # of the last segment, if it was exactly one request
+        self._lesson: tuple[bytes, KnownRequest] | None = None  # the body of a request and what its head meant
+        self._lessons = LESSONS
         self._incoming: Job | None = None
         self._job: Job | None = None
         self._queue: deque[Job] | None = None

@@ -13,7 +13,8 @@ from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
 from gateway.flow import Flow
 from gateway.form_flow import FormFlow
-from gateway.header_names import HeaderNames, names_of
+from gateway.header_names import HeaderNames, KnownRequest, names_of
+from gateway.repeated_head import LESSONS
 from gateway.side_call import SideCall
 
 log = logging.getLogger("gateway.front")
@@ -35,6 +36,9 @@ class Front(Connection):
         if self._deaf:
             return
         self.hot.tell_time()
+        if self._same is not None and self._again(data):
+            return
+        at_start = not self._in_body and self._head_bytes <= 0
         try:
             self._feed(data)
         except httptools.HttpParserCallbackError:
@@ -47,6 +51,30 @@ class Front(Connection):
                 self._part_of_body(len(data))
             elif self._urls or self._head_bytes > 0:
                 self._part_of_head(len(data))
+            elif self._lesson is not None:
+                self._learn(data, at_start)
+
+    def _again(self, data: bytes) -> bool:
+        """Answer a request that differs from the one before in nothing but its body: no need to parse it."""
+        same = self._same
+        assert same is not None
+        body = same.body_of(data)
+        if body is None:
+            self._same = None  # the parser may stop within a request now
+            return False
+        self._lessons = LESSONS
+        self._since_s = self.hot.now_s
+        asked = same.meaning
+        job = self._inference(asked.path, asked.named, asked.names)
+        job.keep_alive = not self.hot.draining
+        self._complete(job, body)
+        return True
+
+    def _learn(self, data: bytes, at_start: bool) -> None:
+        lesson, self._lesson = self._lesson, None
+        if lesson is not None and at_start and data.startswith(b"POST "):
+            self._lessons -= 1
+            self._same = self.hot.heads.learn(data, *lesson)
 
     def _feed(self, data: bytes) -> None:
         """The parser skips the body of a request that offers an upgrade: such a request is read once more, without the
@@ -80,10 +108,11 @@ class Front(Connection):
         job = self._incoming or self._begin()
         parts = self._parts
         body = parts[0] if len(parts) == 1 and self._form is None else self._whole_body()
-        if len(body) > self.hot.settings.max_body_bytes and job.problem is None:
-            job.problem = Rejected("body_too_large")
         self._incoming = None
         self._in_body = False
+        keep_alive = self.keeps_alive()
+        if keep_alive and self._lessons > 0 and type(job) is Flow:
+            self._lesson = body, KnownRequest(job.path, self._named.copy())
         self._named.clear()
         self._urls.clear()
         parts.clear()
@@ -91,8 +120,14 @@ class Front(Connection):
         if job is self._job:
             cast(FormFlow, job).last(body)
             return
+        job.keep_alive = keep_alive
+        self._complete(job, body)
+
+    def _complete(self, job: Job, body: bytes) -> None:
+        """The request is all there: answer it when it is its turn."""
+        if len(body) > self.hot.settings.max_body_bytes and job.problem is None:
+            job.problem = Rejected("body_too_large")
         job.body = body
-        job.keep_alive = self.keeps_alive()
         if self._may_run():
             self._job = job
             job.run()
@@ -171,18 +206,16 @@ class Front(Connection):
         url = urls[0] if len(urls) == 1 else b"".join(urls)
         method = self._parser.get_method()
         known = self.hot.paths.get(url)
+        path, query = url, b""
+        if known is None:
+            path, _, query = url.partition(b"?")
+            known = self.hot.paths.get(path)
         if known is not None and method == b"POST":
-            return self._inference(known)
-        path, _, query = url.partition(b"?")
-        known = self.hot.paths.get(path)
-        if known is not None and method == b"POST":
-            return self._inference(known)
+            return self._inference(known, self._named, names_of(self._named))
         self._expects = False
         return SideCall(self.hot, self, method, path, query, list(self._named.items()))
 
-    def _inference(self, path: str) -> Flow:
-        named = self._named
-        names = names_of(named)
+    def _inference(self, path: str, named: dict[bytes, bytes], names: HeaderNames) -> Flow:
         content_type = named[names.content_type] if names.content_type is not None else JSON
         if content_type != JSON and is_form(content_type):
             flow: Flow = self._form_flow(path, names, content_type)

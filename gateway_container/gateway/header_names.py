@@ -49,3 +49,14 @@ def names_of(named: dict[bytes, bytes]) -> HeaderNames:
         if len(_known) < REMEMBERED and sum(map(len, names)) < 2048:
             _known[names] = found
     return found
+
+
+class KnownRequest:
+    """What a head asks for."""
+
+    __slots__ = ("named", "names", "path")
+
+    def __init__(self, path: str, named: dict[bytes, bytes]) -> None:
+        self.path = path
+        self.named = named
+        self.names = names_of(named)

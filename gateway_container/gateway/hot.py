@@ -15,8 +15,9 @@ from gateway.core.coalesce import Load
 from gateway.core.headers import USER_AGENT, client_ip
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
-from gateway.header_names import HeaderNames
+from gateway.header_names import HeaderNames, KnownRequest
 from gateway.pool import Pool, Pools
+from gateway.repeated_head import RepeatedHeads
 from gateway.runtime import Gateway
 from gateway.side import Side
 
@@ -43,6 +44,7 @@ class Hot:
         self.pools = Pools(gateway.settings.connect_timeout_s)
         self.side = Side(gateway)
         self.fronts: set[Front] = set()
+        self.heads: RepeatedHeads[KnownRequest] = RepeatedHeads()
         gateway.open_connections = self.fronts.__len__
         self.now_s = time.monotonic()  # read once per event: see tell_time
         self.now_ms = now_ms()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 from gateway.core.stage import Garbled
 from gateway.framing import CHUNKED, LENGTH, MAX_HEAD_BYTES, UNTIL_CLOSE, BadFraming, Dechunker, Head
 from gateway.pool import Pool
+from gateway.repeated_head import LESSONS, RepeatedHead, RepeatedHeads
 
 if TYPE_CHECKING:
     from gateway.attempts import Attempts
@@ -14,13 +15,16 @@ if TYPE_CHECKING:
 
 NO_BODY: Final = frozenset({204, 304})
 HEAD: Final = 0  # the other states are the framings
+HEADS: Final[RepeatedHeads[Head]] = RepeatedHeads()  # of answers that came in one piece
 
 
 class Upstream(asyncio.Protocol):
     """Belongs to at most one flow at a time; without one it waits in its pool."""
 
-    __slots__ = ("_buffer", "_dechunker", "_left", "_state", "dead", "flow", "idle_since_s", "keep", "pool", "reused",
-                 "transport")  # fmt: skip
+    __slots__ = (
+        "_buffer", "_dechunker", "_left", "_lessons", "_same", "_state", "dead", "flow", "idle_since_s", "keep", "pool",
+        "reused", "transport",
+    )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -34,6 +38,8 @@ class Upstream(asyncio.Protocol):
         self._buffer = b""
         self._left = 0
         self._dechunker: Dechunker | None = None
+        self._same: RepeatedHead[Head] | None = None
+        self._lessons = LESSONS
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -80,6 +86,8 @@ class Upstream(asyncio.Protocol):
             self.transport.abort()
             return
         flow.hot.tell_time()
+        if self._same is not None and self._again(flow, self._same, data):
+            return
         try:
             if self._state == HEAD:
                 self._head(flow, data)
@@ -90,6 +98,18 @@ class Upstream(asyncio.Protocol):
             self.transport.abort()
             if flow is not None:
                 flow.upstream_garbled()
+
+    def _again(self, flow: "Flow", same: RepeatedHead[Head], data: bytes) -> bool:
+        """Pass on an answer that differs from the one before in nothing but its body: no need to parse it."""
+        if self._state != HEAD or self._buffer or flow.pipeline is not None:
+            return False
+        body = same.body_of(data)
+        if not body:
+            return False
+        self._lessons = LESSONS
+        self.keep = same.meaning.keep_alive
+        flow.whole(self, same.meaning, body)
+        return True
 
     def _take(self, data: bytes) -> None:
         state = self._state
@@ -103,6 +123,7 @@ class Upstream(asyncio.Protocol):
     # --- states -------------------------------------------------------------------------------------------------
 
     def _head(self, flow: "Flow", data: bytes) -> None:
+        segment = data
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -111,6 +132,9 @@ class Upstream(asyncio.Protocol):
             head = Head(data[:end])
             data = data[end + 4 :]
             if head.status == 200 and 0 < head.length == len(data) and not head.event_stream and flow.pipeline is None:
+                if self._lessons:
+                    self._lessons -= 1
+                    self._same = HEADS.learn(segment, data, head)
                 self.keep = head.keep_alive
                 flow.whole(self, head, data)
                 return

@@ -193,6 +193,49 @@ async def test_http_1_0_gets_a_plain_body(stack: Any) -> None:
     assert body.startswith(b"data: ") and body.endswith(b"data: [DONE]\n\n")
 
 
+async def test_a_connection_may_change_its_mind_with_every_request(stack: Any) -> None:
+    """Heads that repeat themselves are not parsed again: that must never show."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+
+    async def ask(data: bytes) -> tuple[bytes, bytes]:
+        writer.write(data)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        return head[9:12], await reader.readexactly(length)
+
+    bodies = [json.dumps({"model": "llama", "messages": [], "n": n}).encode() for n in (1, 22, 333, 4)]
+    for body in bodies:
+        assert (await ask(request(body)))[0] == b"200"
+    assert (await ask(request(CHAT).replace(b"sk-test-1", b"sk-test-9")))[0] == b"401"
+    assert (await ask(request(CHAT).replace(b"/chat/completions", b"/completions")))[0] == b"200"
+    for body in bodies:
+        assert (await ask(request(body)))[0] == b"200"
+    assert (await ask(request(b'{"model":"nope"}')))[0] == b"404"
+    writer.write(request(CHAT)[:-5])
+    await asyncio.sleep(0.01)
+    assert (await ask(CHAT[-5:]))[0] == b"200"
+    assert (await ask(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == b"200"
+    assert (await ask(request(CHAT)))[0] == b"200"
+    seen = [r.body for e in stack.engines for r in e.requests if r.path.endswith("/chat/completions")]
+    assert sorted(seen) == sorted([*bodies, *bodies, CHAT, CHAT])
+    writer.write(b"P")
+    await asyncio.sleep(0.01)
+    writer.write(request(CHAT))
+    assert (await reader.read(4096)).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    await nothing_left(stack)
+
+
+async def test_a_key_that_is_withdrawn_is_refused_on_an_open_connection(stack: Any) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    for status in (b"200", b"200", b"401"):
+        if status == b"401":
+            await stack.reconfigure(keys=[])
+        writer.write(request(CHAT))
+        assert (await reader.read(65536))[9:12] == status
+    writer.close()
+
+
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
 
 
