@@ -31,7 +31,13 @@ def build(folder: Path) -> None:
     os.environ["MYPYPATH"] = str(folder)
     options = ["--config-file=", "--ignore-missing-imports"]
     sources = [f"gateway/{module}.py" for module in MODULES]
-    extensions = mypycify([*options, *sources], opt_level=os.environ.get("MYPYC_OPT_LEVEL", "3"), strip_asserts=True)
+    level = os.environ.get  # as for the command mypyc
+    extensions = mypycify(
+        [*options, *sources],
+        opt_level=level("MYPYC_OPT_LEVEL", "3"),
+        debug_level=level("MYPYC_DEBUG_LEVEL", "1"),
+        strip_asserts=True,
+    )
     command = Distribution({"name": "gateway", "ext_modules": extensions}).get_command_obj("build_ext")
     command.inplace = True
     command.ensure_finalized()
