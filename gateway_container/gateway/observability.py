@@ -27,8 +27,7 @@ class Observability:
 
     def add(self, rows: list[Row], lines: bytes) -> None:
         """``lines`` are the rows as they are uploaded."""
-        for row in rows:
-            self.telemetry.add(row)
+        self.telemetry.add(rows)
         if self.access_log is not None:
             self.access_log.add(lines)
 

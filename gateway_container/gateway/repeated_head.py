@@ -14,30 +14,36 @@ Meaning = TypeVar("Meaning")
 class RepeatedHead(Generic[Meaning]):
     """A head that was parsed before, and what it means: the bytes before the digits of its length, and those after.
 
-    Equal bytes mean the same, so that only the digits and the size of a segment are left to check.
+    Equal bytes mean the same, so that only the digits are left to check: those that the size of a segment demands.
     """
 
-    __slots__ = ("after", "before", "meaning")
+    __slots__ = ("_head", "_rest", "after", "before", "meaning")
 
     def __init__(self, before: bytes, after: bytes, meaning: Meaning) -> None:
         self.before = before
         self.after = after
         self.meaning = meaning
+        self._rest = -1  # digits and body together, of the last message, and its head
+        self._head = b""
 
     def body_of(self, data: bytes) -> bytes | None:
         """The body, if ``data`` is exactly one message with this head. None: it has to be parsed."""
-        before, after = self.before, self.after
-        if not data.startswith(before):
-            return None
-        start = len(before)
-        end = data.find(b"\r", start, start + MAX_DIGITS + 1)
-        if end < 0:
-            return None
-        digits = data[start:end]
-        if not digits.isdigit() or not data.startswith(after, end):
-            return None
-        body = data[end + len(after) :]
-        return body if len(body) == int(digits) else None
+        rest = len(data) - len(self.before) - len(self.after)
+        if rest != self._rest:
+            digits = _digits(rest)
+            self._rest = rest
+            self._head = self.before + digits + self.after if digits else b""
+        head = self._head
+        return data[len(head) :] if head and data.startswith(head) else None
+
+
+def _digits(rest: int) -> bytes:
+    """The number of bytes that follow it, where both together are ``rest`` bytes. Empty: there is none."""
+    for width in range(1, MAX_DIGITS):
+        digits = b"%d" % max(rest - width, 0)
+        if len(digits) + int(digits) == rest:
+            return digits
+    return b""
 
 
 class RepeatedHeads(Generic[Meaning]):

@@ -24,6 +24,13 @@ def test_another_body_of_any_length_is_found(body: bytes) -> None:
     assert learnt().body_of(message(body)) == body
 
 
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 98, 99, 100, 999, 1_000, 99_999, 100_000])
+def test_lengths_around_another_digit(size: int) -> None:
+    head = learnt()
+    assert head.body_of(message(b"a" * size)) == b"a" * size
+    assert head.body_of(message(b"a" * size) + b"a") is None
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -37,6 +44,9 @@ def test_another_body_of_any_length_is_found(body: bytes) -> None:
         message(b"{}").replace(b"Length: 2", b"Length: "),
         message(b"{}").replace(b"Length: 2", b"Length: 0000000002"),
         message(b"{}").replace(b"Length: 2", b"Length: \xb2"),
+        message(b"{}").replace(b"Length: 2", b"Length: "),
+        message(b"1234567890").replace(b"Length: 10", b"Length: ")[:-1],
+        message(b"1234567").replace(b"Length: 7", b"Length: none"),
         message(b"{}").replace(b"Length: 2", b"Length: 2\r\nTransfer-Encoding: chunked"),
         b"",
     ],
