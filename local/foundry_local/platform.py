@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import bootstrap, deployer, reconciler
+from . import bootstrap, deployer, reconciler, uploads
 from .bootstrap import BootstrapError, Credentials, UserPool
 from .children import Child, answers
 from .deployer import Deployment
@@ -65,9 +65,10 @@ class Platform:
         self._start_gateway(pool)
         self._step("Wait for the cluster")
         cluster()
-        self._step("Resume interrupted runs")
+        self._step("Resume what was interrupted")
         with emulator.function_environment():
             reconciler.reconcile()
+            uploads.announce_again(emulator.saved_at_s)
         self._ready(emulator, pool)
 
     def stop(self) -> None:

@@ -14,6 +14,8 @@ import pytest
 from foundry_local import control
 from foundry_local.state import StateDir, Status
 
+from tests.snapshots import wait_for_snapshot
+
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60.0
 
@@ -44,6 +46,10 @@ class LocalPlatform:
     def kill(self) -> None:
         os.kill(self.status.pid, signal.SIGKILL)
         eventually(lambda: StateDir(self.root).owner() is None, pause_s=0.01)
+
+    def saved(self) -> None:
+        """Return once a kill would lose nothing that was acknowledged before the call."""
+        wait_for_snapshot(StateDir(self.root).emulator / "snapshot.json", lambda: self.client().get("/me"), eventually)
 
     def token(self, role: str) -> str:
         if role not in self._tokens:

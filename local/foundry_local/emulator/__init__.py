@@ -33,6 +33,7 @@ class Emulator:
     def __init__(self, state: Path, port: int) -> None:
         self.state, self.port = state, port
         self.url = f"http://{HOST}:{port}"
+        self.saved_at_s = 0.0  # Unix time of the snapshot that was restored; 0 when there was none
         self._stopping, self._is_open = threading.Event(), False
 
     @property
@@ -58,6 +59,7 @@ class Emulator:
         snapshot = self.state / "snapshot.json"
         self._snapshots = Snapshotter(snapshot, self._engine.dump, self._engine.encode)
         if (saved := load(snapshot, self._engine.decode)) is not None:
+            self.saved_at_s = snapshot.stat().st_mtime
             self._engine.restore(saved)
         self._server = Server(Guard(self._engine.asgi, self._changed), listener, "emulator")
         self._server.start()

@@ -17,6 +17,8 @@ import pytest
 from foundry_local import deployer
 from foundry_local.serve import free_port
 
+from tests.snapshots import wait_for_snapshot
+
 CONTRACT_APP = Path(__file__).parent / "contract_app"
 LIMIT_S = 15.0
 
@@ -71,15 +73,8 @@ class EmulatorProcess:
 
     def saved(self) -> None:
         """Return once a snapshot holds everything that was acknowledged before the call."""
-        snapshot, called_at = self.state / "snapshot.json", time.time()
-        # The second new snapshot was begun after the call for certain.
-        first = eventually(lambda: _modified(snapshot) > called_at and _modified(snapshot))
-        self.client("ssm").put_parameter(Name="tick", Value="1", Type="String", Overwrite=True)
-        eventually(lambda: _modified(snapshot) > first)
-
-
-def _modified(path: Path) -> float:
-    return path.stat().st_mtime if path.exists() else 0.0
+        tick = {"Name": "tick", "Value": "1", "Type": "String", "Overwrite": True}
+        wait_for_snapshot(self.state / "snapshot.json", lambda: self.client("ssm").put_parameter(**tick), eventually)
 
 
 def eventually(check: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
