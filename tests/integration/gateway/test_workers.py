@@ -87,8 +87,8 @@ def gateway(engine: int, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[byte
     wait_until_healthy(port)
     yield process, port
     if process.poll() is None:
-        process.kill()
-        process.wait()
+        process.terminate()  # killed, it would leave its workers behind
+        process.wait(20)
 
 
 def wait_until_healthy(port: int) -> None:
