@@ -96,10 +96,13 @@ def _apply(
 
 
 def _blend(head: Head, columns: NDArray[np.float32], smooth: Array | None) -> Array:
-    """Trees and kernels err differently: their mean is better than either."""
     if isinstance(head.mean, Smoother):
         return np.zeros(columns.shape[1]) if smooth is None else smooth
-    forest = head.mean.predict(columns)
+    return blended(head.mean.predict(columns), smooth)
+
+
+def blended(forest: Array, smooth: Array | None) -> Array:
+    """Trees and kernels err differently: their mean is better than either."""
     return forest if smooth is None else 0.5 * (forest + smooth)
 
 

@@ -20,17 +20,20 @@ class Efficiency:
     """Fractions of the data sheet, fixed times in µs, and shape parameters. The defaults are the fit's prior."""
 
     memory: float = 0.75  # of memory bandwidth, reading dense weights
-    kv: float = 0.60  # of memory bandwidth, reading the KV cache
+    kv: float = 0.80  # of memory bandwidth, reading the KV cache
     linear: float = 0.70  # of peak FLOP/s, large GEMM
-    moe: float = 0.45
-    moe_memory: float = 0.55
+    moe: float = 0.40  # of the 16-bit peak, expert GEMMs with many rows
+    moe_memory: float = 0.90
+    moe_eight_bit: float = 0.45  # of the 16-bit expert efficiency, relative to the 8-bit peak
+    moe_four_bit: float = 0.60  # the same for 4-bit experts
+    moe_half_rows: float = 30.0
     attention: float = 0.50
     link: float = 0.70
     eight_bit: float = 0.95  # of the 16-bit GEMM efficiency, relative to the 8-bit peak
     eight_bit_memory: float = 0.95  # of the 16-bit memory efficiency, reading 8-bit weights
     four_bit: float = 0.85  # the same for 4-bit weights
     four_bit_memory: float = 0.90  # of the memory efficiency, reading 4-bit weights
-    half_tokens: float = 32.0
+    half_tokens: float = 12.0
     layer_us: float = 22.0
     moe_layer_us: float = 14.0
     latent_layer_us: float = 10.0
@@ -41,12 +44,12 @@ class Efficiency:
     collective_us: float = 6.0
     collective_hop_us: float = 1.5
     burst: float = 0.3  # share of the start burst in the mean TTFT
-    overlap: float = 4.0
+    overlap: float = 1.4
 
 
 FRACTIONS = (
     *("memory", "kv", "linear", "moe", "moe_memory", "attention", "link"),
-    *("eight_bit", "eight_bit_memory", "four_bit", "four_bit_memory"),
+    *("eight_bit", "eight_bit_memory", "four_bit", "four_bit_memory", "moe_eight_bit", "moe_four_bit"),
 )
 OVERHEADS = (
     *("layer_us", "moe_layer_us", "latent_layer_us", "recurrent_layer_us", "step_us", "sequence_us", "prefill_us"),

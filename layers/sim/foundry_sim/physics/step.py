@@ -22,6 +22,7 @@ from foundry_sim.physics.terms import Array, Terms, terms
 
 _COLLECTIVE_BYTES = 2.0  # activations travel in 16 bit
 _ACTIVATION_TOUCHES = 12.0  # times a hidden vector crosses memory in a layer (norms, residuals, rotary, activation)
+_EXPERT_TOUCHES = 8.0  # the same for every expert that a token visits (gathered, multiplied, summed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +203,12 @@ def experts_s(t: Terms, shape: Shape, tokens: Array) -> Array:
     """Expert GEMMs; the experts are split over all TP×DP ranks, by expert or by column."""
     ranks = shape.tp * shape.dp
     touched = distinct_experts(t.experts, t.experts_per_token, tokens)
-    memory = touched * t.expert_params * t.moe_bytes / ranks / (t.memory_bandwidth * t.moe_memory_efficiency)
+    weights = touched * t.expert_params * t.moe_bytes / ranks
+    pairs = tokens * t.experts_per_token / shape.ep
+    activation = t.moe_layers * pairs * t.hidden * 2.0 * _EXPERT_TOUCHES
+    memory = (weights / t.moe_memory_efficiency + activation / t.memory_efficiency) / t.memory_bandwidth
     rows = tokens * t.experts_per_token / np.maximum(touched, 1.0)
-    gain = _gemm_efficiency(t.moe_efficiency, rows, t.half_tokens)
+    gain = _gemm_efficiency(t.moe_efficiency, rows, t.moe_half_rows)
     compute = 2.0 * tokens * t.experts_per_token * t.expert_params / ranks / (t.moe_flops * gain)
     return smooth_max(memory, compute, t.overlap)
 

@@ -66,6 +66,7 @@ class Terms:
     moe_memory_efficiency: Array
     attention_efficiency: Array
     half_tokens: Array  # rows of a GEMM at which half of its peak efficiency is reached
+    moe_half_rows: Array  # the same for expert GEMMs
     layer_s: Array  # fixed time per layer: launches, norms, tails
     moe_layer_s: Array
     latent_layer_s: Array
@@ -186,8 +187,8 @@ def _device_terms(d: Device) -> dict[str, float]:
 
 def efficiency_terms(e: Efficiency, weight_bytes: float, moe_bytes: float) -> dict[str, float]:
     """The fitted constants as terms; narrow formats reach a smaller share of their higher peaks."""
-    linear, memory = _narrowed(e, weight_bytes)
-    moe, moe_memory = _narrowed(e, moe_bytes)
+    linear, memory = _narrowed(weight_bytes, (e.eight_bit, e.eight_bit_memory), (e.four_bit, e.four_bit_memory))
+    moe, moe_memory = _narrowed(moe_bytes, (e.moe_eight_bit, 1.0), (e.moe_four_bit, e.four_bit_memory))
     return {
         "memory_efficiency": e.memory * memory,
         "kv_efficiency": e.kv,
@@ -196,6 +197,7 @@ def efficiency_terms(e: Efficiency, weight_bytes: float, moe_bytes: float) -> di
         "moe_memory_efficiency": e.moe_memory * moe_memory,
         "attention_efficiency": e.attention,
         "half_tokens": e.half_tokens,
+        "moe_half_rows": e.moe_half_rows,
         "layer_s": e.layer_us * 1e-6,
         "moe_layer_s": e.moe_layer_us * 1e-6,
         "latent_layer_s": e.latent_layer_us * 1e-6,
@@ -211,8 +213,8 @@ def efficiency_terms(e: Efficiency, weight_bytes: float, moe_bytes: float) -> di
     }
 
 
-def _narrowed(e: Efficiency, width_bytes: float) -> tuple[float, float]:
+def _narrowed(width_bytes: float, eight: tuple[float, float], four: tuple[float, float]) -> tuple[float, float]:
     """(factor on GEMM efficiency, factor on memory efficiency) of weights this wide."""
     if width_bytes < 0.75:
-        return e.four_bit, e.four_bit_memory
-    return (e.eight_bit, e.eight_bit_memory) if width_bytes < 1.5 else (1.0, 1.0)
+        return four
+    return eight if width_bytes < 1.5 else (1.0, 1.0)

@@ -23,7 +23,7 @@ _INFERENCEX_MEAN = 0.9
 
 def main(folder: Path, target: Path) -> int:
     rows = [m for name, reader in READERS.items() for m in reader(list(_open(folder / f"{name}.csv.gz")))]
-    write(target, _speculating(_unique(rows)))
+    write(target, _speculating(_originals(_unique(rows))))
     return 0
 
 
@@ -72,6 +72,16 @@ def _unique(rows: list[Measurement]) -> list[Measurement]:
     return list(seen.values())
 
 
+def _originals(rows: list[Measurement]) -> list[Measurement]:
+    """Without the undated copies of dated runs."""
+    dated = {_rounded(m) for m in rows if m.date}
+    return [m for m in rows if m.date or m.ttft_ms_mean is None or _rounded(m) not in dated]
+
+
+def _rounded(m: Measurement) -> tuple[object, ...]:
+    return (m.model, m.device, m.engine, m.load, round(m.ttft_ms_mean or 0.0, 1), round(m.tpot_ms_mean or 0.0, 1))
+
+
 def _number(text: str | None) -> float | None:
     try:
         return float(text) if text else None
@@ -96,7 +106,7 @@ def silicon(rows: list[Row]) -> Iterator[Measurement]:
         if row["mode"] != "agg":
             continue
         tp, dp, ep = parallel(row)
-        inferencex = row["origin"] == "inferencex"
+        inferencex = row["origin"] in ("inferencex", _COPIES)
         scale = _INFERENCEX_MEAN if inferencex else 1.0
         batch = (_number(row["batch_size"]) or 1.0) * dp
         yield Measurement(
@@ -122,6 +132,8 @@ def silicon(rows: list[Row]) -> Iterator[Measurement]:
         )
 
 
+# Undated copies of InferenceX runs, rounded to 10 µs and with nominal lengths.
+_COPIES = "gap-csv"
 # 46 of 64 long sequences ran at once on one GPU, exactly what an 8-bit cache holds and twice a 16-bit one.
 _FP8_CACHE = ("h200_sxm", "vllm", "meta-llama/Llama-3.1-70B")
 _QUANTS = {"fp8": "fp8", "fp8_block": "fp8", "nvfp4": "nvfp4", "int4_wo": "int4"}

@@ -28,14 +28,27 @@ _ENGINE = (
     *("kv", "linear", "moe", "moe_memory", "attention", "layer_us", "moe_layer_us", "step_us", "sequence_us"),
     *("prefill_us", "burst", "collective_us", "latent_layer_us"),
 )
-_SIGMA = {"base": 0.7, "family": 0.10, "engine": 0.12, "aging": 0.3}
-# How a prompt is admitted differs between engines by factors, not by percents.
-_LOOSE = {("engine", "prefill_us"): 0.4, ("engine", "burst"): 0.4, ("engine", "sequence_us"): 0.2}
+# How a benchmark starts its requests differs between sources: the constants are those of the first, InferenceX.
+_SOURCES = ("silicon-nvidia", "trtllm-perf", "bud-cpu")
+_SOURCE = ("burst", "prefill_us")
+_SIGMA = {"base": 0.7, "family": 0.10, "engine": 0.12, "aging": 0.3, "source": 0.7}
+_OWN_SIGMA = {
+    # Kernels are measured by themselves (operators.py and the defaults of Efficiency): serving cannot change them much.
+    **{("base", n): 0.1 for n in ("linear", "eight_bit", "eight_bit_memory", "four_bit", "four_bit_memory")},
+    **{("base", n): 0.15 for n in ("memory", "moe_memory")},
+    **{("base", n): 0.2 for n in ("kv", "attention", "overlap")},
+    **{("base", n): 0.3 for n in ("moe", "moe_eight_bit", "moe_four_bit")},
+    **{("base", n): 0.4 for n in ("half_tokens", "moe_half_rows")},
+    **{("engine", "linear"): 0.05, ("family", "linear"): 0.05, ("engine", "moe"): 0.25},
+    # How a prompt is admitted differs between engines by factors, not by percents.
+    **{("engine", "prefill_us"): 0.4, ("engine", "burst"): 0.4, ("engine", "sequence_us"): 0.2},
+}
 _ENGINES = ("vllm", "sglang", "trtllm")
 _PRIOR = 0.04  # weight of the priors against one measurement
 _ROBUST = 0.25  # log error beyond which a residual counts linearly
 _HEAD_WEIGHT = {"tpot": 1.0, "ttft": 0.4, "rate": 1.0}
 _STEP = 0.02
+_PLURAL = {"family": "families", "engine": "engines", "aging": "aging", "source": "sources"}
 
 Key = tuple[str, str, str]  # (level, group, name)
 
@@ -65,7 +78,7 @@ class PhysicsFit:
         self.points = [(h, np.flatnonzero(np.isfinite(self.data.targets[h]))) for h in HEADS]
         self.target = np.concatenate([self.data.targets[h][i] for h, i in self.points])
         self.weight = np.concatenate([_HEAD_WEIGHT[h] * curve_weight(self.data, h)[i] for h, i in self.points])
-        self.sigma = np.array([_LOOSE.get((level, name), _SIGMA[level]) for level, _, name in self.keys])
+        self.sigma = np.array([_OWN_SIGMA.get((level, name), _SIGMA[level]) for level, _, name in self.keys])
         self.slices = {group: self._slice(group) for group in {(k[0], k[1]) for k in self.keys}}
 
     def run(self, rounds: int = 8, start: Array | None = None) -> dict[str, Any]:
@@ -142,9 +155,9 @@ class PhysicsFit:
 
 
 def apply(fitted: Mapping[str, Any], data: Dataset) -> Terms:
-    """The dataset's terms under this table of constants."""
+    """The dataset's terms under this table of constants, as for a request: without its source's own."""
     groups, member = _combos(data)
-    return replace(data.frame.terms, **_columns(fitted, groups, member))
+    return replace(data.frame.terms, **_columns({**fitted, "sources": {}}, groups, member))
 
 
 def _columns(fitted: Mapping[str, Any], groups: Sequence["Group"], member: NDArray[np.intp]) -> dict[str, Array]:
@@ -152,14 +165,15 @@ def _columns(fitted: Mapping[str, Any], groups: Sequence["Group"], member: NDArr
     return {name: np.array([v[name] for v in values])[member] for name in values[0]}
 
 
-Group = tuple[str, str, str, float, float, float]  # family, vendor, engine, age, weight bytes, MoE bytes
+# Family, vendor, engine, age, weight bytes, MoE bytes, source.
+Group = tuple[str, str, str, float, float, float, str]
 
 
 def _combos(data: Dataset) -> tuple[list[Group], NDArray[np.intp]]:
     found: dict[Group, int] = {}
     member = []
     f = data.frame
-    for i, c in enumerate(f.cases):
+    for i, (c, m) in enumerate(zip(f.cases, data.rows, strict=True)):
         age = years_old(float(f.context.days[i]))
         group = (
             family(c.device),
@@ -168,13 +182,14 @@ def _combos(data: Dataset) -> tuple[list[Group], NDArray[np.intp]]:
             age,
             float(f.terms.weight_bytes[i]),
             float(f.terms.moe_bytes[i]),
+            m.source if m.source in _SOURCES else "",
         )
         member.append(found.setdefault(group, len(found)))
     return list(found), np.array(member, np.intp)
 
 
 def _touches(level: str, name: str, g: Group) -> bool:
-    return level == "base" or name == {"family": g[0], "engine": g[2], "aging": g[1]}[level]
+    return level == "base" or name == {"family": g[0], "engine": g[2], "aging": g[1], "source": g[6]}[level]
 
 
 def _keys(groups: Sequence[Group]) -> Iterator[Key]:
@@ -185,10 +200,13 @@ def _keys(groups: Sequence[Group]) -> Iterator[Key]:
         yield from (("engine", name, constant) for constant in _ENGINE)
     for name in ("amd", "nvidia"):
         yield from (("aging", name, kind) for kind in ("fraction", "overhead"))
+    for name in sorted({g[6] for g in groups} - {""}):
+        yield from (("source", name, constant) for constant in _SOURCE)
 
 
 def _constants(fitted: Mapping[str, Any], g: Group) -> Efficiency:
-    return combine(layers(fitted, g[0], g[1], g[2]), fitted["aging"].get(g[1], {}), g[3])
+    source = fitted["sources"].get(g[6], {})
+    return combine([*layers(fitted, g[0], g[1], g[2]), source], fitted["aging"].get(g[1], {}), g[3])
 
 
 @cache
@@ -198,14 +216,14 @@ def _operators() -> dict[str, Any]:
 
 def table(keys: Sequence[Key], theta: Array) -> dict[str, Any]:
     """Parameters → the structure of efficiency.json; aging rates are logarithms per year, all others factors."""
-    found: dict[str, Any] = {"operators": _operators(), "base": {}, "families": {}, "engines": {}, "aging": {}}
+    groups: dict[str, Any] = {plural: {} for plural in _PLURAL.values()}
+    found: dict[str, Any] = {"operators": _operators(), "base": {}, **groups}
     for (level, group, name), value in zip(keys, theta, strict=True):
         factor = float(value) if level == "aging" else float(np.exp(value))
         if level == "base":
             found["base"][name] = factor
         else:
-            plural = {"family": "families", "engine": "engines", "aging": "aging"}[level]
-            found[plural].setdefault(group, {})[name] = factor
+            found[_PLURAL[level]].setdefault(group, {})[name] = factor
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.learned.regressor import HEADS, LIMIT
+from foundry_sim.learned.regressor import HEADS, LIMIT, blended
 from foundry_sim.learned.smoother import Smoother
 from foundry_sim.physics.terms import Array
 from foundry_sim.train.dataset import DATA, Dataset
@@ -27,7 +27,7 @@ from foundry_sim.train.measurement import Measurement
 SPLITS = ("curve", "model", "device", "time")
 FILE = DATA / "training" / "heldout.npz"
 FOLDS = DATA / "training" / "folds.json.gz"
-ROUNDS = 6
+ROUNDS = 8
 _CURVE_FOLDS = 5
 _TIME = "2026-03-01"
 _SERVING = ("silicon-inferencex", "silicon-nvidia", "inferencex-amd")
@@ -123,8 +123,8 @@ def _correction(
     """What the models trained on `keep` add to the closed form, for all rows."""
     if head == "ttft":
         return np.clip(first.predict(places(p)), -LIMIT, LIMIT)
-    forest = mean_forest(p, head, keep).predict(columns)
-    return forest if head == "rate" else 0.5 * (forest + beside(p, keep, first).predict(places(p)))
+    smooth = None if head == "rate" else beside(p, keep, first).predict(places(p))
+    return blended(mean_forest(p, head, keep).predict(columns), smooth)
 
 
 def merge(parts: Sequence[Heldout]) -> Heldout:
