@@ -113,9 +113,7 @@ def gateway_config(routing: str = "least_outstanding", ports: tuple[int, ...] = 
     return {"version": 1, "keys": keys, "projects": projects, "endpoints": [endpoint]}
 
 
-def foundry(
-    work: Path, routing: str = "least_outstanding", workers: int = 1, python: str = sys.executable
-) -> Contestant:
+def foundry(work: Path, routing: str = "least_outstanding", workers: int = 1) -> Contestant:
     environment = {
         "GATEWAY_CONTROL_PLANE_URL": f"http://127.0.0.1:{CONTROL_PORT}",
         "GATEWAY_TOKEN": "local-gateway-token",
@@ -125,7 +123,7 @@ def foundry(
         "PYTHONPATH": str(Path(os.environ.get("GATEWAY_PACKAGE", ROOT / "gateway_container")).resolve()),
     }
     name = "gateway" if workers == 1 and routing == "least_outstanding" else f"gateway_{routing}_{workers}"
-    return Contestant(name, 9201, [os.environ.get("BENCH_PYTHON", sys.executable), "-m", "gateway"], environment)
+    return Contestant(name, 9201, [os.environ.get("GATEWAY_PYTHON", sys.executable), "-m", "gateway"], environment)
 
 
 def nginx(work: Path, workers: int = 1) -> Contestant | None:

@@ -137,7 +137,8 @@ class Soak:
             "PYTHONPATH": str(Path(os.environ.get("GATEWAY_PACKAGE", ROOT / "gateway_container")).resolve()),
         }  # fmt: skip
         log = (self.work / "soak.log").open("wb")
-        return subprocess.Popen([sys.executable, "-m", "gateway"], env=environment, stdout=log, stderr=log)
+        python = os.environ.get("GATEWAY_PYTHON", sys.executable)
+        return subprocess.Popen([python, "-m", "gateway"], env=environment, stdout=log, stderr=log)
 
     def _stop_gateway(self) -> None:
         self.gateway.send_signal(signal.SIGTERM)
