@@ -164,6 +164,19 @@ class Price(BaseModel):
     cached_nanos_per_token: Amount | None = None
 
 
+# 100 dollars a token, far beyond what anybody asks: times the most output tokens of an endpoint (10**7) it is the
+# largest Amount, so what those cost stays below 2**63.
+AskedPrice = Annotated[int, Field(ge=0, le=10**11, strict=True)]
+
+
+class PriceSet(Request):
+    """What an owner asks for a token."""
+
+    input_nanos_per_token: AskedPrice = 0
+    output_nanos_per_token: AskedPrice = 0
+    cached_nanos_per_token: AskedPrice | None = None
+
+
 Provider = Literal["openai", "anthropic", "azure", "bedrock", "gemini", "mistral", "together"]
 
 
@@ -190,7 +203,7 @@ class EndpointCreate(Request):
     url: OutsideUrl
     model: ServedName = Field(description="As the provider calls it.")
     credential: Name | None = Field(None, description="Gateways read it from the file <project id>.<credential>.")
-    price: Price = Price()
+    price: PriceSet = PriceSet()
     limits: Limits = Limits()
     policy: Policy = Policy()
     max_output_tokens: Annotated[int, Field(ge=1, le=10**7, strict=True)] | None = None

@@ -100,8 +100,10 @@ class LeaseRequest(BaseModel):
 
 
 class LeaseBatch(BaseModel):
+    """As many messages as are surely read, changed and written one after the other while a gateway waits (5 s)."""
+
     gateway_id: Part
-    requests: Annotated[list[LeaseRequest], Field(max_length=500)]
+    requests: Annotated[list[LeaseRequest], Field(max_length=100)]
 
 
 class Lease(BaseModel):

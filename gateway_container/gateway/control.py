@@ -15,6 +15,13 @@ class ControlPlaneAway(Exception):
     """The control plane did not answer, or not as agreed."""
 
 
+class MessageRefused(ControlPlaneAway):
+    """The control plane will not take the message, however often it is sent."""
+
+
+REFUSALS = (400, 413, 422)
+
+
 class ControlPlane:
     """Three calls, one token. Every failure is a ControlPlaneAway."""
 
@@ -70,7 +77,8 @@ class ControlPlane:
         request = self._client.build_request("POST", self._base + path, content=body, headers=headers)
         response = await self._send(request)
         if not response.is_success:
-            raise ControlPlaneAway(f"POST {path} answered {response.status_code}")
+            failure = MessageRefused if response.status_code in REFUSALS else ControlPlaneAway
+            raise failure(f"POST {path} answered {response.status_code}")
         return response.content
 
     async def _send(self, request: httpx.Request) -> httpx.Response:

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
+from collections.abc import Sequence
 
 from gateway.clock import now_ms
-from gateway.control import ControlPlane, ControlPlaneAway
+from gateway.control import ControlPlane, ControlPlaneAway, MessageRefused
 from gateway.core import wire
 from gateway.core.exchange import Exchange
-from gateway.core.lease import Lease, Scope
+from gateway.core.lease import MOST, Lease, Scope
 from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
 from gateway.journal import LeaseJournal, LeaseSlot
@@ -18,6 +20,7 @@ log = logging.getLogger("gateway.leasing")
 LEASE_GAP_S = 0.02
 RETRY_S = 0.2
 SWEEP_S = 1.0
+BATCH = 100  # messages that the control plane takes at once
 LAST_SEQ = 2**53 - 1
 
 
@@ -29,10 +32,7 @@ class Leasing:
         self.control = control
         self.journal = journal
         self._wait_s = wait_s
-        self._left_behind = [
-            wire.LeaseRequest(slot.scope, slot.kind, slot.lease_id, LAST_SEQ, at_risk, 0, at_risk, close=True)
-            for slot, at_risk in journal.left_behind
-        ]
+        self._left_behind = {slot.lease_id: _closing(slot, at_risk) for slot, at_risk in journal.left_behind}
         self._nudged = asyncio.Event()
         self._answered: asyncio.Future[None] | None = None
         self._later: asyncio.TimerHandle | None = None
@@ -60,7 +60,6 @@ class Leasing:
         await asyncio.wait([self._answered], timeout=timeout_s)
 
     async def run(self) -> None:
-        await self._close_left_behind()
         swept_s = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
@@ -74,6 +73,7 @@ class Leasing:
     async def _exchange_leases(self, sweep: bool) -> None:
         self._nudged.clear()
         messages = self.policy.book.messages(now_ms(), sweep)
+        messages += itertools.islice(self._left_behind.values(), BATCH)  # some at a time: those who live do not wait
         if not messages:
             return
         try:
@@ -81,17 +81,41 @@ class Leasing:
         except ControlPlaneAway as error:
             log.warning("leases: %s", error)
             self._later = asyncio.get_running_loop().call_later(RETRY_S, self._nudged.set)
+        else:
+            if self._left_behind:
+                self._nudged.set()
         answered, self._answered = self._answered, None
         if answered is not None and not answered.done():
             answered.set_result(None)
 
-    async def _tell(self, messages: list[wire.LeaseRequest]) -> None:
+    async def _tell(self, messages: Sequence[wire.LeaseRequest]) -> None:
+        """In batches, each of which counts by itself."""
+        for at in range(0, len(messages), BATCH):
+            try:
+                await self._tell_batch(messages[at : at + BATCH])
+            except ControlPlaneAway:
+                self.policy.book.failed(messages[at:], now_ms())
+                raise
+
+    async def _tell_batch(self, batch: Sequence[wire.LeaseRequest]) -> None:
+        """One that is refused is halved until the message that is to blame stands alone."""
         try:
-            reply = await self.control.lease(messages)
-        except ControlPlaneAway:
-            self.policy.book.failed(messages, now_ms())
-            raise
-        self.policy.book.apply(messages, reply, now_ms())
+            reply = await self.control.lease(batch)
+        except MessageRefused as error:
+            if len(batch) == 1:
+                self._drop(batch[0], error)
+                return
+            await self._tell_batch(batch[: len(batch) // 2])
+            await self._tell_batch(batch[len(batch) // 2 :])
+            return
+        self.policy.book.apply(batch, reply, now_ms())
+        for lease in reply.leases:
+            self._end_left_behind(lease.lease_id)
+
+    def _drop(self, message: wire.LeaseRequest, error: MessageRefused) -> None:
+        log.error("lease %s of %s (%s): %s", message.lease_id, message.scope, message.kind, error)
+        self.policy.book.refused(message, now_ms())
+        self._end_left_behind(message.lease_id)
 
     async def upload(self, batch_id: str, rows: int, data: bytes) -> None:
         """Rows go after the totals that they add up to: see ``LeaseBook.reports``."""
@@ -102,17 +126,10 @@ class Leasing:
             await self._tell(messages)
         await self.control.upload(batch_id, rows, data)
 
-    async def _close_left_behind(self) -> None:
-        """Close the leases of a process that was killed with exactly what it spent or had in flight."""
-        while self._left_behind:
-            try:
-                await self.control.lease(self._left_behind)
-            except ControlPlaneAway:
-                await asyncio.sleep(SWEEP_S)
-                continue
-            for request in self._left_behind:
-                self.journal.close(request.lease_id)
-            self._left_behind = []
+    def _end_left_behind(self, lease_id: str) -> None:
+        """A lease of a process that was killed is closed, with exactly what it spent or had in flight."""
+        if self._left_behind.pop(lease_id, None) is not None:
+            self.journal.close(lease_id)
 
     def _journal_lease(self, scope: Scope, lease: Lease) -> None:
         if scope.kind == "money_nanos":
@@ -122,3 +139,8 @@ class Leasing:
         """Give everything back; what cannot be told now is in the journal."""
         self.policy.book.close_all()
         await self._exchange_leases(sweep=True)
+
+
+def _closing(slot: LeaseSlot, at_risk: int) -> wire.LeaseRequest:
+    at_risk = min(max(at_risk, 0), MOST)
+    return wire.LeaseRequest(slot.scope, slot.kind, slot.lease_id, LAST_SEQ, at_risk, 0, at_risk, close=True)

@@ -8,7 +8,7 @@ import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import uvicorn
@@ -22,6 +22,30 @@ from gateway.core import wire
 from gateway.core.escrow import Escrow
 
 LIMIT_KINDS = {"requests_per_minute": "requests", "tokens_per_minute": "tokens", "budget_nanos": "money_nanos"}
+
+Part = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Amount = Annotated[int, msgspec.Meta(ge=0, le=10**18)]
+TimeMs = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
+class LeaseMessage(wire.LeaseRequest, frozen=True):
+    """A message within the bounds that the control plane keeps."""
+
+    scope: Annotated[str, msgspec.Meta(pattern=r"^(key|project|endpoint|deployment):[A-Za-z0-9._:/@+-]{1,200}$")]
+    kind: Literal["requests", "tokens", "money_nanos", "wake"]
+    lease_id: Part
+    seq: TimeMs
+    spent: Amount
+    held: Amount
+    ceiling: Amount
+    needed: Amount = 0
+    window_ms: TimeMs | None = None
+    close: bool = False
+
+
+class LeaseBatch(msgspec.Struct, frozen=True):
+    gateway_id: Part
+    requests: Annotated[list[LeaseMessage], msgspec.Meta(max_length=100)]
 
 
 class StandIn:
@@ -82,9 +106,11 @@ class StandIn:
     async def _leases(self, request: Request) -> Response:
         if (refused := self._refused(request)) is not None:
             return refused
-        message = msgspec.json.decode(await request.body())
-        requests = msgspec.convert(message["requests"], list[wire.LeaseRequest])
-        reply = self.escrow.handle(requests, now_ms())
+        try:
+            batch = msgspec.json.decode(await request.body(), type=LeaseBatch)
+        except msgspec.MsgspecError:
+            return Response(status_code=422)
+        reply = self.escrow.handle(batch.requests, now_ms())
         return Response(msgspec.json.encode(reply), media_type="application/json")
 
     async def _uploads(self, request: Request) -> Response:

@@ -11,7 +11,7 @@ from foundry_core.principal import Principal
 
 from functions.app.fields import engine_address
 from functions.app.policy import Policy
-from functions.app.schemas import Backend, Endpoint, EndpointChange, EndpointCreate, PublishedEndpoint
+from functions.app.schemas import Backend, Endpoint, EndpointChange, EndpointCreate, Price, PublishedEndpoint
 from functions.app.services.projects import merged
 from functions.app.store import endpoints as store
 from functions.app.store.table import optimistic
@@ -75,8 +75,8 @@ def create(project_id: str, request: EndpointCreate, principal: Principal) -> En
     )  # fmt: skip
     endpoint = PublishedEndpoint(
         id=new_id("ep"), name=request.name, project_id=project_id, model_id=None, deployment_ids=[backend_id],
-        provider=request.provider, price=request.price, limits=request.limits, policy=request.policy,
-        created_at_ms=now_ms(),
+        provider=request.provider, price=Price(**request.price.model_dump()),
+        limits=request.limits, policy=request.policy, created_at_ms=now_ms(),
         max_output_tokens=request.max_output_tokens, backends=[backend],
     )  # fmt: skip
     store.insert(endpoint, backend_id, _event("published", endpoint, principal.user_id))

@@ -4,7 +4,10 @@ One counter per scope, kind and minute holds ``committed`` = Σ granted of open 
 leases; every message is one conditional write of that one item, so that no two grants can see the same remainder.
 """
 
+import contextlib
+
 from foundry_core.clock import now_ms
+from foundry_core.errors import TransientError
 from foundry_core.events import Event, new_event
 
 from functions.app.schemas import Limits
@@ -17,18 +20,28 @@ from functions.app.wire import Kind, Lease, LeaseRequest
 LIFE_MS = 60_000
 WINDOW_MS = 60_000
 _RETRY_MS = 250
-_CLOSED_KEPT_MS = 3_600_000
+# A message that was overtaken arrives within seconds; until then it must find its lease closed.
+CLOSED_KEPT_MS = 120_000
 # So long after a money lease expired its gateway may still come back and say what it spent. Then the rest returns.
 QUARANTINE_MS = 24 * 3_600_000
 # A lease that no gateway ever closed: what it was told to have spent stays spent, its record goes.
 _LOST_KEPT_MS = 7 * 24 * 3_600_000
-MAX_LEASES = 1000
+MAX_OPEN = 1000
+MAX_CLOSED = 500  # with the open ones, what an item of the table holds
+TURN_MS = 2_500  # gateways wait 5 s for an answer
 
 
 def lease(gateway: str, requests: list[LeaseRequest]) -> list[Lease]:
-    """``gateway`` is the registered gateway: its leases are its own, whatever the ids."""
-    current = snapshot.current()
-    return [_one(gateway, request, current) for request in requests]
+    """``gateway`` is the registered gateway: its leases are its own, whatever the ids. What a turn does not get to has
+    no answer and is sent again; so is a message whose counter too many ask for at once: the others do not wait."""
+    current, ends_ms = snapshot.current(), now_ms() + TURN_MS
+    answers: list[Lease] = []
+    for request in requests:
+        if now_ms() >= ends_ms:
+            break
+        with contextlib.suppress(TransientError):
+            answers.append(_one(gateway, request, current))
+    return answers
 
 
 def _one(gateway: str, request: LeaseRequest, current: Snapshot) -> Lease:
@@ -75,7 +88,7 @@ def apply(counter: Counter, lease_id: str, request: LeaseRequest, limit: int | N
     if request.close:
         return _close(counter, known, request, at_ms)
     if known is None:
-        if len(counter.leases) >= MAX_LEASES:
+        if sum(not record.closed for record in counter.leases.values()) >= MAX_OPEN:
             return _answer(request, request.spent, at_ms, _RETRY_MS)
         known = counter.leases[lease_id] = Record()
     retry_after_ms = None
@@ -108,6 +121,7 @@ def _close(counter: Counter, known: Record | None, request: LeaseRequest, at_ms:
         spent = 0 if request.kind == "wake" else request.spent
         counter.committed += spent - known.granted
         known.granted, known.spent, known.held, known.closed, known.until_ms = spent, spent, 0, True, at_ms
+        _forget_oldest_closed(counter)
     return _answer(request, request.spent, at_ms)
 
 
@@ -117,11 +131,17 @@ def forget(counter: Counter, kind: Kind, at_ms: int) -> None:
     for lease_id, record in list(counter.leases.items()):
         if kind == "money_nanos" and not record.closed and record.until_ms + QUARANTINE_MS < at_ms:
             _cut(counter, record)
-        kept_ms = _CLOSED_KEPT_MS if record.closed else 0 if kind == "wake" else _LOST_KEPT_MS
+        kept_ms = CLOSED_KEPT_MS if record.closed else 0 if kind == "wake" else _LOST_KEPT_MS
         if record.until_ms + kept_ms < at_ms:
             if kind == "wake" and not record.closed:
                 counter.committed -= record.granted
             del counter.leases[lease_id]
+
+
+def _forget_oldest_closed(counter: Counter) -> None:
+    closed = [lease_id for lease_id, record in counter.leases.items() if record.closed]
+    for lease_id in sorted(closed, key=lambda id_: counter.leases[id_].until_ms)[:-MAX_CLOSED]:
+        del counter.leases[lease_id]
 
 
 def _cut(counter: Counter, record: Record) -> None:

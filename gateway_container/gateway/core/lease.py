@@ -55,7 +55,7 @@ class Scope:
     """A limit of one kind on one key, project or endpoint, as this gateway sees it."""
 
     __slots__ = ("asked", "demand", "idle_since_ms", "index", "kind", "largest", "lease", "limit", "low", "name",
-                 "next_lease", "retry_at_ms", "seen", "sent_ms", "told")  # fmt: skip
+                 "next_lease", "refused", "retry_at_ms", "seen", "sent_ms", "told")  # fmt: skip
 
     def __init__(self, name: str, kind: str, limit: int) -> None:
         self.name = name
@@ -65,6 +65,7 @@ class Scope:
         self.lease = NO_LEASE
         self.next_lease: Lease | None = None
         self.retry_at_ms = 0  # the control plane had nothing to give; ask no earlier
+        self.refused = False  # the control plane did not take the last message about it
         self.asked = False  # a message about it is on its way
         self.demand = 0.0  # amount per second, of late
         self.largest = 0  # largest amount that ran it low

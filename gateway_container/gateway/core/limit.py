@@ -16,6 +16,7 @@ from gateway.core.snapshot import Endpoint, Key
 EARLY_MS: Final = 5_000  # the next minute's lease is opened this long before
 IDLE_MS: Final = 5_000  # a slice that nobody used for so long is given back
 RENEW_MS: Final = 20_000  # a message at least this often keeps a money lease (60 s) alive
+REFUSED_MS: Final = 30_000  # so long after a refused message its limit is not asked for again
 FORGET_MS: Final = 600_000
 NEVER_MS: Final = 2**61
 
@@ -195,7 +196,11 @@ class LeaseBook:
         money = [scope for scope in self.scopes.values() if scope.kind == "money_nanos"]
         found = [self._refill(scope, now_ms) for scope in money if scope.lease.told < scope.lease.spent]
         behind = [(scope, lease) for scope, lease in self.retired.values() if lease.told < lease.spent]
-        return found + [_request(scope, lease, lease.used) for scope, lease in behind]
+        return found + [self._report(scope, lease) for scope, lease in behind]
+
+    def _report(self, scope: Scope, lease: Lease) -> wire.LeaseRequest:
+        """Of a lease that may be closed and forgotten already only its end is told: anything else would open it."""
+        return _request(scope, lease, lease.used) if lease.held else self._ending(scope, lease)
 
     def close_all(self) -> None:
         """Give everything back at the end of the process; the next messages say so, and open nothing new."""
@@ -207,9 +212,16 @@ class LeaseBook:
     # --- answers ------------------------------------------------------------------------------------------------
 
     def apply(self, sent: Sequence[wire.LeaseRequest], reply: wire.LeaseReply, now_ms: int) -> None:
-        """Take over what was granted. Only answers to leases that are still in use count."""
+        """Take over what was granted. Only answers to leases that are still in use count; a message without one is to
+        be repeated."""
         self.away = False
+        answered = {answer.lease_id for answer in reply.leases}
+        if unanswered := [request for request in sent if request.lease_id not in answered]:
+            self._repeat(unanswered)
+            self.nudge()
         for request in sent:
+            if request.lease_id not in answered:
+                continue
             if (scope := self.scopes.get((request.scope, request.kind))) is not None:
                 scope.asked = False
                 if scope.lease.id == request.lease_id:
@@ -234,6 +246,7 @@ class LeaseBook:
             self.next_expiry_ms = min(self.next_expiry_ms, lease.expires_ms)
             if lease is not scope.lease:
                 continue
+            scope.refused = False
             if answer.retry_after_ms is not None:
                 scope.retry_at_ms = now_ms + answer.retry_after_ms
             elif lease.free < scope.largest:
@@ -243,6 +256,9 @@ class LeaseBook:
         """The message may or may not have arrived: the totals will be repeated."""
         if not self.away:
             self.away, self.away_since_ms = True, now_ms
+        self._repeat(sent)
+
+    def _repeat(self, sent: Sequence[wire.LeaseRequest]) -> None:
         for request in sent:
             scope = self.scopes.get((request.scope, request.kind))
             if scope is None:
@@ -252,6 +268,22 @@ class LeaseBook:
                 scope.next_lease = None
             elif not request.close:
                 self.due.add(scope)
+
+    def refused(self, request: wire.LeaseRequest, now_ms: int) -> None:
+        """The control plane will never take the message: its lease ends here, and for a while no other is asked for."""
+        ended = self.retired.pop(request.lease_id, None)
+        if ended is not None:
+            self.closed(ended[1])
+        scope = self.scopes.get((request.scope, request.kind))
+        if scope is None:
+            return
+        scope.asked = False
+        if scope.next_lease is not None and scope.next_lease.id == request.lease_id:
+            scope.next_lease = None
+        elif scope.lease.id == request.lease_id:
+            scope.refused, scope.retry_at_ms = True, now_ms + REFUSED_MS
+            scope.lease.grant(scope.lease.used)
+            self._retire(scope)
 
 
 def _request(scope: Scope, lease: Lease, ceiling: int) -> wire.LeaseRequest:

@@ -15,7 +15,7 @@ from gateway.core.lease import MOST, Amounts, Plan, Scope, part
 from gateway.core.limit import LeaseBook
 from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
-from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound, refuse_beyond
+from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound, refuse_beyond, refuse_for_now
 from gateway.core.retry import FAILURE_STATUS, may_retry
 from gateway.core.shapes import Row, Usage
 from gateway.core.snapshot import Deployment, Endpoint, Key, Snapshot
@@ -92,10 +92,7 @@ class Policy:
 
     def refuse_short(self, scope: Scope, now_ms: int) -> None:
         """Raises Rejected when a short scope is final for now; else the control plane was asked and it may wait."""
-        if now_ms < scope.retry_at_ms:
-            code = "insufficient_quota" if scope.kind == "money_nanos" else "rate_limit_exceeded"
-            message = "" if code == "rate_limit_exceeded" else f"The budget of {scope.name} is used up."
-            raise Rejected(code, message, retry_after_s=max((scope.retry_at_ms - now_ms) // 1000, 1))
+        refuse_for_now(scope, now_ms)
         if self.book.away and now_ms - self.book.away_since_ms > BRIDGED_MS:
             raise Rejected("budget_unavailable", retry_after_s=1)
 

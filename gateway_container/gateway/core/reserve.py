@@ -72,6 +72,19 @@ def refuse_beyond(scope: Scope, amount: int) -> None:
         raise Rejected(code, f"{message} Shorten the request or name a smaller max_tokens.")
 
 
+def refuse_for_now(scope: Scope, now_ms: int) -> None:
+    """Raises Rejected while the control plane's last word on a short scope stands."""
+    if now_ms >= scope.retry_at_ms:
+        return
+    retry_after_s = max((scope.retry_at_ms - now_ms) // 1000, 1)
+    if scope.refused:
+        message = f"The limit of {scope.name} cannot be checked. Ask the operator of the gateway to look at its log."
+        raise Rejected("budget_unavailable", message, retry_after_s=retry_after_s)
+    code = "insufficient_quota" if scope.kind == "money_nanos" else "rate_limit_exceeded"
+    message = "" if code == "rate_limit_exceeded" else f"The budget of {scope.name} is used up."
+    raise Rejected(code, message, retry_after_s=retry_after_s)
+
+
 def cost_nanos(price: Price | None, usage: Usage) -> int:
     """Cost in nano-USD of what was used; cached input at its own price where there is one."""
     if price is None:

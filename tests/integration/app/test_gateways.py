@@ -1,6 +1,7 @@
 """What gateways ask for with their own token: config by version, leases out of one counter, presigned uploads."""
 
 import gzip
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from foundry_core import aws
 from foundry_core.clock import fixed
+from foundry_core.errors import TransientError
 from foundry_core.settings import settings
 
 Call = Callable[..., Any]
@@ -200,7 +202,7 @@ def test_a_malformed_lease_is_refused_as_a_whole(gateway: Call, request_: dict[s
 
 def test_too_many_leases_at_once(gateway: Call) -> None:
     sound = {"scope": "key:a", "kind": "money_nanos", "lease_id": "l1", "seq": 1}
-    gateway("POST", "/gateway/leases", {"gateway_id": "pod-1", "requests": [sound] * 501}).problem(
+    gateway("POST", "/gateway/leases", {"gateway_id": "pod-1", "requests": [sound] * 101}).problem(
         422, "invalid_request"
     )
 
@@ -254,3 +256,34 @@ def test_gateways_hear_which_projects_bodies_to_keep(call: Call, gateway: Call, 
 def test_a_malformed_upload_is_refused(gateway: Call, bucket: str, change: dict[str, Any]) -> None:
     body = {"gateway_id": "pod", "batch_id": "1", "rows": 1, "bytes": 10, **change}
     gateway("POST", "/gateway/uploads", body).problem(422, "invalid_request")
+
+
+def test_a_counter_that_too_many_ask_for_stops_nobody_else(
+    call: Call, gateway: Call, project: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from functions.app.store import leases as store
+
+    call("PATCH", f"/projects/{project}", {"limits": {"budget_nanos": 1000}}).ok()
+    update = store.update
+
+    def crowded(scope: str, *rest: Any) -> Any:
+        if scope == f"project:{project}":
+            raise TransientError("Too many gateways ask at once.")
+        return update(scope, *rest)
+
+    monkeypatch.setattr(store, "update", crowded)
+    [lease] = ask(gateway, {"scope": f"project:{project}", "lease_id": "l0"}, {"scope": f"key:{key}", "ceiling": 100})
+    assert (lease["scope"], lease["granted"]) == (f"key:{key}", 100)
+
+
+def test_a_turn_ends_in_time_and_the_rest_has_no_answer(
+    gateway: Call, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from functions.app.services import leases
+
+    ticks = itertools.count(NOW_MS, leases.TURN_MS // 10)  # as long as an answer takes
+    monkeypatch.setattr(leases, "now_ms", lambda: next(ticks))
+    requests = [{"scope": f"key:{key}", "lease_id": f"l{number}", "ceiling": 1} for number in range(30)]
+    answers = ask(gateway, *requests)
+    assert [answer["lease_id"] for answer in answers] == [f"l{number}" for number in range(len(answers))]
+    assert 1 <= len(answers) < 30

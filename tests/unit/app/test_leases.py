@@ -6,11 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from functions.app.services.leases import MAX_LEASES, QUARANTINE_MS, apply, forget, in_time, share
+from functions.app.services.leases import (
+    CLOSED_KEPT_MS,
+    MAX_CLOSED,
+    MAX_OPEN,
+    QUARANTINE_MS,
+    apply,
+    forget,
+    in_time,
+    share,
+)
 from functions.app.store.leases import Counter
 from functions.app.wire import Lease, LeaseRequest
 
 NOW_MS = 1_800_000_000_000
+UNDERWAY_MS = 60_000  # twice what an API takes at most
 
 
 def ask(lease_id: str, seq: int, **fields: object) -> LeaseRequest:
@@ -115,14 +125,35 @@ def test_an_order_to_wake_is_given_to_one_and_returns_when_it_is_gone() -> None:
 
 def test_records_do_not_pile_up() -> None:
     counter = Counter()
-    for number in range(MAX_LEASES):
+    for number in range(MAX_OPEN):
         give(counter, ask(f"l{number}", 1, ceiling=1), None)
     refused = give(counter, ask("one-more", 1, ceiling=1), None)
     assert refused.granted == 0 and refused.retry_after_ms
-    for number in range(MAX_LEASES):
+    for number in range(MAX_OPEN):
         give(counter, ask(f"l{number}", 2, spent=1, close=True), None)
-    forget(counter, "money_nanos", NOW_MS + 3_600_001)
-    assert counter == Counter(committed=MAX_LEASES)
+    assert len(counter.leases) == MAX_CLOSED
+    forget(counter, "money_nanos", NOW_MS + CLOSED_KEPT_MS + 1)
+    assert counter == Counter(committed=MAX_OPEN)
+
+
+def test_closed_leases_take_no_place_of_open_ones() -> None:
+    counter = Counter()
+    for number in range(MAX_OPEN):
+        give(counter, ask(f"l{number}", 1, ceiling=1), None)
+    give(counter, ask("l0", 2, close=True), None)
+    assert give(counter, ask("one-more", 1, ceiling=1), None).granted == 1
+
+
+def test_a_budget_that_is_given_back_when_idle_never_starves() -> None:
+    """Many gateways with little traffic: each opens a lease, spends, is idle and closes it, again and again."""
+    counter, spent = Counter(), 0
+    for second in range(0, 2 * 3600, 5):
+        for gateway in range(3):
+            lease_id, at_ms = f"{gateway}.{second}", NOW_MS + second * 1000
+            assert give(counter, ask(lease_id, 1, ceiling=8, needed=2), 10**9, at_ms).granted == 8
+            give(counter, ask(lease_id, 2, spent=1, close=True), 10**9, at_ms + 4000)
+            spent += 1
+        assert counter.committed == spent and len(counter.leases) < 100
 
 
 @given(st.integers(-10, 100), st.integers(1, 200), st.integers(-50, 200))
@@ -167,11 +198,11 @@ class Budget(RuleBasedStateMachine):
     def start(self, limit: int) -> None:
         self.limit, self.counter, self.at_ms, self.metered = limit, Counter(), NOW_MS, 0
         self.pods = [Pod(number) for number in range(2)]
-        self.flying: list[LeaseRequest] = []
+        self.flying: list[tuple[int, LeaseRequest]] = []
         self.leases = 0
 
     def send(self, request: LeaseRequest) -> Lease:
-        self.flying.append(request)
+        self.flying.append((self.at_ms, request))
         return apply(self.counter, request.lease_id, request, self.limit, self.at_ms)
 
     def tell(self, pod: Pod, more: int = 0, needed: int = 0) -> Lease:
@@ -234,11 +265,15 @@ class Budget(RuleBasedStateMachine):
     @rule(data=st.data())
     def repeat(self, data: st.DataObject) -> None:
         """An old message arrives again: its answer is of no use to anybody."""
-        self.send(data.draw(st.sampled_from(self.flying)))
+        _, request = data.draw(st.sampled_from(self.flying))
+        apply(self.counter, request.lease_id, request, self.limit, self.at_ms)
 
     @rule(ms=st.integers(0, 600_000))
     def wait(self, ms: int) -> None:
+        """A message is on its way for as long as an HTTP request lasts, and well within the time that the records of
+        closed leases are kept for."""
         self.at_ms += ms
+        self.flying = [(at_ms, request) for at_ms, request in self.flying if at_ms > self.at_ms - UNDERWAY_MS]
 
     @rule()
     def a_day_passes(self) -> None:
