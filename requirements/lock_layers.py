@@ -11,7 +11,8 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
-EXTRAS = {"numerics": "sim", "kube": "kube", "metrics": "metrics"}  # layer → extra of pyproject.toml
+# layer → extra of pyproject.toml
+EXTRAS = {"numerics": "sim", "kube": "kube", "metrics": "metrics", "secrets": "secrets"}
 IMAGE = {"requirements": "gateway", "build-requirements": "gateway-build"}
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 

@@ -22,7 +22,10 @@ from stacks.identity import IdentityStack
 from stacks.metrics import CAPTURES_PREFIX, METERING_PREFIX, MetricsStack
 from stacks.workflows import WorkflowsStack
 
-_LAYERS = {"model": ("sim",), "cluster": ("sim", "kube"), "sim": ("sim", "numerics"), "metrics": ("metrics",)}
+_LAYERS = {
+    "app": ("secrets",), "model": ("sim",), "cluster": ("sim", "kube"), "sim": ("sim", "numerics"),
+    "metrics": ("metrics",),
+}  # fmt: skip
 _USER_ADMINISTRATION = (
     "AdminAddUserToGroup", "AdminCreateUser", "AdminDeleteUser", "AdminDisableUser", "AdminEnableUser", "AdminGetUser",
     "AdminListGroupsForUser", "AdminRemoveUserFromGroup", "ListUsers",
@@ -68,7 +71,8 @@ class ApiStack(FoundryStack):
         app.start(*flows.values())  # a retry starts the next attempt
         sim.start(flows["simulate"])
         cluster.start(flows["register_cluster"], flows["deploy_model"], flows["delete_deployment"])
-        cluster.use_secrets(data.key)
+        for keeper in (app, cluster):
+            keeper.use_secrets(data.key)
         app.set("USER_POOL_ID", identity.pool.user_pool_id)
         app.allow([f"cognito-idp:{action}" for action in _USER_ADMINISTRATION], identity.pool.user_pool_arn)
         app.set("METERING_BUCKET", metrics.bucket.bucket_name)

@@ -22,7 +22,7 @@ FLOWS = ("simulate", "register_cluster", "deploy_model", "delete_deployment")
 class WorkflowsStack(FoundryStack):
     def __init__(self, scope: Construct, config: Config, data: DataStack) -> None:
         super().__init__(scope, "workflows", config)
-        self.app = self._task("app", data, timeout_s=60)
+        self.app = self._task("app", data, timeout_s=60, layers=("secrets",))
         self.sim = self._task("sim", data, timeout_s=900, memory_mib=3008, layers=("sim", "numerics"))
         self.cluster = self._task("cluster", data, timeout_s=300, memory_mib=1024, layers=("sim", "kube"))
         self.cluster.use_secrets(data.key)

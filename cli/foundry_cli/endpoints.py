@@ -33,7 +33,7 @@ def add_endpoint(
     provider: Annotated[str, typer.Option(help="openai, anthropic, azure, bedrock, gemini, mistral or together.")],
     url: Annotated[str, typer.Option(help="Where the provider's API is, https only.")],
     model: Annotated[str, typer.Option(help="The model, as the provider calls it.")],
-    credential: Annotated[str | None, typer.Option(help="Name of the credential that gateways have mounted.")] = None,
+    credential: Annotated[str | None, typer.Option(help="Name of the project's credential for it.")] = None,
     input_price: Annotated[str, typer.Option(help="US dollars for a million input tokens.")] = "0",
     output_price: Annotated[str, typer.Option(help="US dollars for a million output tokens.")] = "0",
     project: Project = None,
@@ -49,7 +49,8 @@ def add_endpoint(
         return show_json(endpoint)
     console.print(f"Endpoint {endpoint['name']} is answered by {endpoint['provider']}.")
     if credential:
-        console.print(f"Gateways read its key from the file {project_id}.{credential} of their credentials directory.")
+        console.print(f"Store its key, unless gateways have it mounted as {project_id}.{credential}:")
+        console.print(f"  foundry credentials set {credential} --project {project_id}")
 
 
 def nanos(dollars: str) -> int:

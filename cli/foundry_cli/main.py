@@ -19,6 +19,7 @@ _GROUPS = {
     "clusters": ("resources", "clusters_app", "GPU clusters."),
     "deployments": ("deployments", "deployments_app", "Deployments of a project."),
     "endpoints": ("endpoints", "endpoints_app", "Endpoints: the names that keys can call."),
+    "credentials": ("credentials", "credentials_app", "Keys of external providers, which gateways use."),
     "runs": ("runs", "runs_app", "Follow, cancel and retry long work."),
     "sim": ("sim", "sim_app", "The simulator as a tool: predict, train, validate."),
     "gateway": ("gateway", "gateway_app", "The inference gateway: benchmark it."),

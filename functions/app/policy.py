@@ -29,7 +29,7 @@ class Guardrail(BaseModel, extra="forbid"):
     action: Literal["block", "redact", "observe"] = "block"
     patterns: Annotated[list[_Pattern], Field(max_length=500)] = []
     url: OutsideUrl | None = None
-    credential: Name | None = Field(None, description="Gateways read it from the file <project id>.<credential>.")
+    credential: Name | None = Field(None, description="A credential of the project, stored or mounted at gateways.")
     timeout_ms: Annotated[int, Field(ge=1, le=60_000, strict=True)] = 2000
     fail_open: bool = Field(False, description="Let pass what the scanner does not answer for.")
     window_chars: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1000

@@ -202,11 +202,28 @@ class EndpointCreate(Request):
     provider: Provider
     url: OutsideUrl
     model: ServedName = Field(description="As the provider calls it.")
-    credential: Name | None = Field(None, description="Gateways read it from the file <project id>.<credential>.")
+    credential: Name | None = Field(None, description="A credential of the project, stored or mounted at gateways.")
     price: PriceSet = PriceSet()
     limits: Limits = Limits()
     policy: Policy = Policy()
     max_output_tokens: Annotated[int, Field(ge=1, le=10**7, strict=True)] | None = None
+
+
+# What HTTP headers can carry, and gateways refuse the rest. At least as long as what could be a secret at all.
+Secret = Annotated[str, StringConstraints(strip_whitespace=True, min_length=8, max_length=4096, pattern=r"^[ -~]+$")]
+
+
+class CredentialPut(Request):
+    secret: Secret = Field(description="The provider's API key, or for Bedrock a JSON object. It is never shown again.")
+
+
+class Credential(BaseModel):
+    """That the project has a credential for a provider; which one is nobody's to see."""
+
+    project_id: str
+    name: str
+    changed_by: str
+    changed_at_ms: int
 
 
 class EndpointChange(Request):

@@ -77,6 +77,11 @@ class EndpointEntry(BaseModel):
     policy: PolicyEntry
 
 
+class CredentialEntry(BaseModel):
+    ref: str
+    sealed: str = Field(description="Only the gateway whose token asked for the config opens it.")
+
+
 class ConfigDocument(BaseModel):
     """The config snapshot."""
 
@@ -84,6 +89,7 @@ class ConfigDocument(BaseModel):
     keys: list[KeyEntry]
     projects: list[ProjectEntry]
     endpoints: list[EndpointEntry]
+    credentials: list[CredentialEntry] = []
 
 
 class LeaseRequest(BaseModel):

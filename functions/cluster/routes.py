@@ -3,11 +3,11 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from foundry_core import secrets
 from foundry_core.http import etag, not_modified, require, require_match
 from foundry_core.permissions import Action
 from foundry_core.principal import Principal
 
-from functions.cluster import secrets
 from functions.cluster.schemas import (
     Cluster,
     ClusterAccepted,

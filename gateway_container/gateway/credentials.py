@@ -5,7 +5,6 @@ Sealing: AES-256-GCM with a key derived (HKDF-SHA256) from the gateway token; th
 
 import base64
 import binascii
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,12 +35,6 @@ def _cipher(gateway_token: str) -> "AESGCM":
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     return AESGCM(HKDF(SHA256(), 32, salt=b"", info=INFO).derive(gateway_token.encode()))
-
-
-def seal(gateway_token: str, ref: str, secret: str) -> str:
-    """What the control plane does: encrypt ``secret`` for the gateways that have this token."""
-    nonce = os.urandom(NONCE_BYTES)
-    return base64.b64encode(nonce + _cipher(gateway_token).encrypt(nonce, secret.encode(), ref.encode())).decode()
 
 
 def unseal(gateway_token: str, ref: str, sealed: str) -> str:

@@ -43,6 +43,7 @@ LAYERS = {
     "sim": Layer("layers/sim/foundry_sim"),  # enough for facts of models and devices
     "numerics": Layer(lock="layer-numerics.txt", unused=tuple(f"scipy/{part}" for part in _SCIPY_UNUSED)),
     "kube": Layer(lock="layer-kube.txt"),
+    "secrets": Layer(lock="layer-secrets.txt"),
     "metrics": Layer(lock="layer-metrics.txt"),
 }
 

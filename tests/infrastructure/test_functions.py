@@ -21,7 +21,7 @@ FUNCTIONS = [
 ARNS = {"SIMULATE_ARN", "REGISTER_CLUSTER_ARN", "DEPLOY_MODEL_ARN", "DELETE_DEPLOYMENT_ARN"}
 COMMON = {"STAGE", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"}
 ENVIRONMENT = {
-    "app-api": {"APP_TABLE", "RUNS_TABLE", "USER_POOL_ID", "METERING_BUCKET"} | ARNS,
+    "app-api": {"APP_TABLE", "RUNS_TABLE", "USER_POOL_ID", "METERING_BUCKET", "SECRETS_KEY_ID"} | ARNS,
     "app-task": {"APP_TABLE", "RUNS_TABLE"},
     "model-api": {"MODEL_TABLE", "APP_TABLE"},
     "cluster-api": {"CLUSTER_TABLE", "APP_TABLE", "RUNS_TABLE", "SECRETS_KEY_ID"} | ARNS - {"SIMULATE_ARN"},
@@ -35,7 +35,7 @@ ENVIRONMENT = {
     "core-orphans": {"RUNS_TABLE"},
 }  # fmt: skip
 DOMAIN_LAYERS = {
-    "app": ["base"], "model": ["base", "sim"], "cluster": ["base", "sim", "kube"],
+    "app": ["base", "secrets"], "model": ["base", "sim"], "cluster": ["base", "sim", "kube"],
     "sim": ["base", "sim", "numerics"], "metrics": ["base", "metrics"], "core": ["base"],
 }  # fmt: skip
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)

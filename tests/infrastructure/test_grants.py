@@ -186,6 +186,18 @@ def test_cluster_seals_credentials_and_starts_its_flow(invoke: Invoke, root: Cal
     assert task["error"].startswith("ClusterUnreachable"), task  # it opened the secret, wrote the run, and tried
 
 
+def test_app_seals_a_credential_and_opens_it_for_a_gateway(invoke: Invoke, project: str) -> None:
+    endpoint = {"name": "claude", "provider": "anthropic", "url": "https://api.example.com", "model": "m",
+                "credential": "main"}  # fmt: skip
+    stored, published, registered = invoke(
+        "app-api", http("PUT", f"/projects/{project}/credentials/main", {"secret": "sk-provider-1"}),
+        http("POST", f"/projects/{project}/endpoints", endpoint), http("POST", "/gateways", {"name": "sealed"}),
+    )  # fmt: skip
+    assert body_of(stored, 200)["name"] == "main" and body_of(published, 201)["name"] == "claude"
+    (config,) = invoke("app-api", http("GET", "/gateway/config", token=body_of(registered, 201)["token"]))
+    assert [one["ref"] for one in body_of(config, 200)["credentials"]] == [f"{project}.main"]
+
+
 def test_simulation_starts_its_flow_for_a_member(invoke: Invoke, root: Callable[[str], Any], project: str) -> None:
     wish = {
         "model": "llama-3.1-8b-instruct", "workload": {"input_tokens": 128, "output_tokens": 64, "concurrency": 4},

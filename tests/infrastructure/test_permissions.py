@@ -28,6 +28,7 @@ OTHER = {
         )),
         *(("states:StartExecution", f"<foundry-test-{flow}>") for flow in FLOWS),
         ("s3:PutObject", BATCHES), ("s3:PutObject", CAPTURES),
+        ("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY),
     },
     "cluster-api": {
         *(("states:StartExecution", f"<foundry-test-{flow}>") for flow in FLOWS[:3]),

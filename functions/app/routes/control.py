@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from foundry_core.http import etag, not_modified
 
 from functions.app.routes.common import UNCHANGED
-from functions.app.services import gateways, leases, snapshot, uploads
+from functions.app.services import credentials, gateways, leases, snapshot, uploads
 from functions.app.wire import ConfigDocument, LeaseAnswer, LeaseBatch, Upload, UploadRequest
 
 router = APIRouter(prefix="/gateway", tags=["gateway"])
@@ -21,12 +21,17 @@ Gateway = Annotated[str, Depends(_gateway)]
 
 @router.get("/config", responses=UNCHANGED, response_model=ConfigDocument)
 def get_config(request: Request, response: Response, _: Gateway) -> Response:
-    """The config snapshot; poll with If-None-Match."""
+    """The config snapshot, with the credentials that its endpoints use, sealed for the gateway; poll with
+    If-None-Match."""
     version = snapshot.version()
     if not_modified(request, response, etag(f"{version.number}.{version.stamp}")):
         return Response(status_code=304, headers={"etag": response.headers["etag"]})
-    body = snapshot.of_version(version).body
-    return Response(body, media_type="application/json", headers={"etag": response.headers["etag"]})
+    current = snapshot.of_version(version)
+    sealed = credentials.sealed_for(gateways.token_of(request.headers["authorization"]), current)
+    document = current.document.model_copy(update={"credentials": sealed})
+    return Response(
+        document.model_dump_json(), media_type="application/json", headers={"etag": response.headers["etag"]}
+    )
 
 
 @router.post("/leases")

@@ -28,14 +28,20 @@ def delete(gateway_id: str, principal: Principal) -> None:
 
 def authenticate(authorization: str) -> str:
     """Id of the gateway whose token this is; ``Unauthenticated`` for every other header."""
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() == "bearer" and token.startswith(f"{TOKEN_PREFIX}-") and len(token) < 200:
-        gateway_id = store.id_of_token(sha256(token.strip()))
+    token = token_of(authorization)
+    if token.startswith(f"{TOKEN_PREFIX}-") and len(token) < 200:
+        gateway_id = store.id_of_token(sha256(token))
         if gateway_id:
             return gateway_id
     raise Unauthenticated(
         "This is not the token of a registered gateway.", code="bad_gateway_token", next_action="Register a gateway."
     )
+
+
+def token_of(authorization: str) -> str:
+    """Empty when the header is of another scheme."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _event(what: str, gateway_id: str, principal: Principal) -> Event:

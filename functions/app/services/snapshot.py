@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from functions.app.policy import Share
-from functions.app.schemas import Backend, Key, Limits, Project, PublishedEndpoint
+from functions.app.schemas import Backend, Credential, Key, Limits, Project, PublishedEndpoint
 from functions.app.store import config as store
 from functions.app.store.config import Config, Version
 from functions.app.wire import (
@@ -24,13 +24,15 @@ _NONE = Limits()
 
 @dataclass(frozen=True)
 class Snapshot:
-    """``body`` is the JSON document; ``limits`` holds those of every scope that a lease can name. ``counters`` says for
-    which scopes the counter has another name: an endpoint's goes by its id, so that a later one of the same name has
-    spent nothing yet."""
+    """``document`` is without credentials, which are for each gateway alone; those that endpoints use are in
+    ``credentials`` by reference, sealed as they are stored. ``limits`` holds those of every scope that a lease can
+    name. ``counters`` says for which scopes the counter has another name: an endpoint's goes by its id, so that a later
+    one of the same name has spent nothing yet."""
 
-    body: str
+    document: ConfigDocument
     limits: dict[str, Limits]
     counters: dict[str, str]
+    credentials: dict[str, tuple[Credential, dict[str, str]]]
 
 
 version = store.version
@@ -40,7 +42,7 @@ version = store.version
 def of_version(version: Version) -> Snapshot:
     config = store.load(version)
     counters = {f"endpoint:{endpoint.name}": f"endpoint:{endpoint.id}" for endpoint in config.endpoints}
-    return Snapshot(document(config).model_dump_json(), _limits(config), counters)
+    return Snapshot(document(config), _limits(config), counters, _used(config))
 
 
 def current() -> Snapshot:
@@ -54,6 +56,15 @@ def document(config: Config) -> ConfigDocument:
         projects=[_project(p) for p in config.projects if p.limits != _NONE or p.capture_bodies],
         endpoints=[_endpoint(endpoint, config.endpoints) for endpoint in config.endpoints],
     )
+
+
+def _used(config: Config) -> dict[str, tuple[Credential, dict[str, str]]]:
+    used = set[str | None]()
+    for endpoint in config.endpoints:
+        used |= {backend.credential_ref for backend in endpoint.backends}
+        used |= {credential_ref(endpoint.project_id, guardrail.credential) for guardrail in endpoint.policy.guardrails}
+    stored = ((credential_ref(one.project_id, one.name), one, sealed) for one, sealed in config.credentials)
+    return {ref: (one, sealed) for ref, one, sealed in stored if ref and ref in used}
 
 
 def _project(project: Project) -> ProjectEntry:

@@ -4,8 +4,16 @@ from dataclasses import dataclass
 
 from foundry_core.table import every
 
-from functions.app.schemas import Key, Project, PublishedEndpoint
-from functions.app.store.table import CONFIG, AppTable, EndpointItem, KeyItem, ProjectItem, VersionItem
+from functions.app.schemas import Credential, Key, Project, PublishedEndpoint
+from functions.app.store.table import (
+    CONFIG,
+    AppTable,
+    CredentialItem,
+    EndpointItem,
+    KeyItem,
+    ProjectItem,
+    VersionItem,
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,7 @@ class Config:
     keys: list[tuple[Key, str]]  # with the SHA-256 of the secret
     projects: list[Project]
     endpoints: list[PublishedEndpoint]
+    credentials: list[tuple[Credential, dict[str, str]]]  # sealed
 
 
 def version() -> Version:
@@ -32,7 +41,7 @@ def version() -> Version:
 
 def load(of_version: Version) -> Config:
     """``of_version`` was read before: what is changed in between is in the answer, and again in the next version."""
-    config = Config(of_version, [], [], [])
+    config = Config(of_version, [], [], [], [])
     for item in every(AppTable, CONFIG):
         if isinstance(item, KeyItem):
             config.keys.append((Key(**item.data), item.sha256))
@@ -40,4 +49,6 @@ def load(of_version: Version) -> Config:
             config.projects.append(Project(**item.data))
         elif isinstance(item, EndpointItem):
             config.endpoints.append(PublishedEndpoint(**item.data))
+        elif isinstance(item, CredentialItem):
+            config.credentials.append((Credential(**item.data), item.sealed))
     return config

@@ -12,6 +12,7 @@ from functions.app.store.members import member_item
 from functions.app.store.table import (
     CONFIG,
     AppTable,
+    CredentialItem,
     EndpointItem,
     KeyItem,
     MemberItem,
@@ -93,6 +94,7 @@ def _delete(project_id: str, event: Event) -> None:
     item = item_of(project_id)  # read first: a key or an endpoint made from here on changes its version
     _refuse_in_use(project_id)
     _delete_keys(project_id)
+    _delete_credentials(project_id)
     last = _delete_members(project_id)
     name = claimed("project", _project(item).name)
     with conflicts("The project was changed by another writer."):
@@ -117,6 +119,13 @@ def _delete_keys(project_id: str) -> None:
         claims = [claimed(f"key#{project_id}", key.data["name"]) for key in chunk]
         with conflicts("A key was changed by another writer."):
             write(delete=[*chunk, *(one for one in claims if one)], bump=[config_version()])
+
+
+def _delete_credentials(project_id: str) -> None:
+    credentials = list(every(CredentialItem, CONFIG, prefix=f"CREDENTIAL#{project_id}#"))
+    for start in range(0, len(credentials), _CHUNK):
+        with conflicts("A credential was changed by another writer."):
+            write(delete=credentials[start : start + _CHUNK], bump=[config_version()])
 
 
 def _delete_members(project_id: str) -> list[MemberItem]:

@@ -3,6 +3,7 @@
 | pk | sk | what |
 |---|---|---|
 | ``CONFIG`` | ``PROJECT#<id>``, ``KEY#<project id>#<id>``, ``ENDPOINT#<name>`` | what gateways serve: one consistent query reads it all |
+| ``CONFIG`` | ``CREDENTIAL#<project id>#<name>`` | a provider's key, sealed |
 | ``CONFIG`` | ``VERSION`` | grows with every change of the above, in the same transaction |
 | ``PROJECT#<id>`` | ``MEMBER#<user id>`` | memberships; by user over gsi1 |
 | ``NAME#<scope>#<name>`` | ``NAME`` | the claim on a name |
@@ -49,6 +50,11 @@ class KeyItem(AppTable, discriminator="key"):
 
 
 class EndpointItem(AppTable, discriminator="endpoint"):
+    data = JSONAttribute()
+
+
+class CredentialItem(AppTable, discriminator="credential"):
+    sealed = JSONAttribute()
     data = JSONAttribute()
 
 

@@ -1,8 +1,9 @@
 """What the steps share: their register, and the way to a cluster."""
 
+from foundry_core import secrets
 from foundry_core.tasks import TaskContext, Tasks
 
-from functions.cluster import manifests, secrets
+from functions.cluster import manifests
 from functions.cluster.kube import Kube
 from functions.cluster.kubeconfig import Credentials
 from functions.cluster.schemas import Deployment

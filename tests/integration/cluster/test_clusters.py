@@ -10,11 +10,11 @@ import boto3
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from foundry_core import runs
+from foundry_core import runs, secrets
 from foundry_local.kube import Fault, SimulatedCluster
 from kubernetes import client as kubernetes
 
-from functions.cluster import addons, secrets
+from functions.cluster import addons
 from functions.cluster.handler import task
 from functions.cluster.store import clusters as store
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from foundry_core.secrets import seal_for
 from gateway import clock
-from gateway.credentials import seal
 
 MINUTE_NS = 60 * 10**9
 
@@ -353,7 +353,7 @@ async def test_a_sleeping_deployment_is_woken_once_and_the_requests_wait(stack: 
 
 
 async def test_provider_credentials_are_sealed_until_they_are_sent(stack: Any) -> None:
-    stack.config["credentials"] = [{"ref": "openai", "sealed": seal("gateway-token", "openai", "sk-provider")}]
+    stack.config["credentials"] = [{"ref": "openai", "sealed": seal_for("gateway-token", "openai", "sk-provider")}]
     for deployment in stack.config["endpoints"][0]["tiers"][0]:
         deployment["credential_ref"] = "openai"
     await stack.reconfigure()
@@ -361,7 +361,7 @@ async def test_provider_credentials_are_sealed_until_they_are_sent(stack: Any) -
     [request] = [r for engine in stack.engines for r in engine.requests]
     assert request.headers["authorization"] == "Bearer sk-provider"
     assert b"sk-provider" not in stack.stand_in.document
-    stack.config["credentials"] = [{"ref": "openai", "sealed": seal("another-token", "openai", "sk-provider")}]
+    stack.config["credentials"] = [{"ref": "openai", "sealed": seal_for("another-token", "openai", "sk-provider")}]
     await stack.reconfigure()
     response = await stack.chat()
     assert response.status_code == 503 and response.json()["error"]["code"] == "no_deployment"

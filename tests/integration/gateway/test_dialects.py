@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway.credentials import seal
+from foundry_core.secrets import seal_for
 
 from tests.unit.gateway.provider_fixtures import error, frame, stream, whole
 
@@ -60,7 +60,7 @@ async def become(stack: Stack, provider: str, fault: str = "") -> None:
     secret = SECRETS.get(provider, "pk-1")
     for deployment in stack.config["endpoints"][0]["tiers"][0]:
         deployment.update(provider=provider, credential_ref="ref", model="up:x/m")
-    await stack.reconfigure(credentials=[{"ref": "ref", "sealed": seal(TOKEN, "ref", secret)}])
+    await stack.reconfigure(credentials=[{"ref": "ref", "sealed": seal_for(TOKEN, "ref", secret)}])
 
 
 async def ask(stack: Stack, client: str, **fields: Any) -> httpx.Response:
@@ -165,7 +165,7 @@ async def test_the_signature_fits_what_bedrock_gets(stack: Stack) -> None:
 
 async def test_an_api_key_of_bedrock_is_a_bearer_token(stack: Stack) -> None:
     await become(stack, "bedrock")
-    await stack.reconfigure(credentials=[{"ref": "ref", "sealed": seal(TOKEN, "ref", "bedrock-key")}])
+    await stack.reconfigure(credentials=[{"ref": "ref", "sealed": seal_for(TOKEN, "ref", "bedrock-key")}])
     await ask(stack, "openai")
     assert request_of(stack).headers["authorization"] == "Bearer bedrock-key"
 

@@ -348,9 +348,9 @@ async def test_a_scanner_that_cannot_redact_blocks(stack: Stack, scanner: Scanne
 
 
 async def test_a_scanner_gets_its_credential(stack: Stack, scanner: Scanner) -> None:
-    from gateway.credentials import seal
+    from foundry_core.secrets import seal_for
 
-    stack.config["credentials"] = [{"ref": "scan-key", "sealed": seal(TOKEN, "scan-key", "sk-scan")}]
+    stack.config["credentials"] = [{"ref": "scan-key", "sealed": seal_for(TOKEN, "scan-key", "sk-scan")}]
     await guard(stack, scanner.guardrail("block", credential_ref="scan-key"))
     await stack.chat()
     assert scanner.headers["authorization"] == "Bearer sk-scan"
@@ -387,11 +387,11 @@ class Bedrock:
 
 @pytest.fixture
 async def bedrock(stack: Stack) -> AsyncIterator[Bedrock]:
-    from gateway.credentials import seal
+    from foundry_core.secrets import seal_for
 
     bedrock = Bedrock()
     async with serving(Starlette(routes=[Route(APPLY, bedrock.apply, methods=["POST"])])) as bedrock.port:
-        stack.config["credentials"] = [{"ref": "aws", "sealed": seal(TOKEN, "aws", json.dumps(AWS_KEY))}]
+        stack.config["credentials"] = [{"ref": "aws", "sealed": seal_for(TOKEN, "aws", json.dumps(AWS_KEY))}]
         url = f"http://127.0.0.1:{bedrock.port}{APPLY}"
         await guard(stack, {"id": "b", "kind": "bedrock", "url": url, "credential_ref": "aws", "action": "redact"})
         yield bedrock

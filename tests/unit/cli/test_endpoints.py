@@ -38,7 +38,7 @@ def test_an_endpoint_is_added_and_its_key_explained(signed_in: Profile, monkeypa
         "add claude --provider anthropic --url https://api.anthropic.com --model m --credential k --input-price 3"
     )
     result = CliRunner().invoke(endpoints_app, arguments.split())
-    assert result.exit_code == 0 and "prj_1.k" in result.output.replace("\n", "")
+    assert result.exit_code == 0 and "credentials set k --project prj_1" in result.output
     [(path, body)] = sent
     assert path == "/projects/prj_1/endpoints"
     assert body["price"] == {"input_nanos_per_token": 3000, "output_nanos_per_token": 0}

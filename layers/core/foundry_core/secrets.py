@@ -1,4 +1,8 @@
-"""Secrets at rest: an AES-256-GCM data key per secret, itself encrypted by KMS and bound to what the secret is for."""
+"""Secrets at rest: an AES-256-GCM data key per secret, itself encrypted by KMS and bound to what the secret is for; and
+sealed once more for the gateway that is to have them.
+
+Needs the layer ``kube`` or ``secrets``, which hold ``cryptography``.
+"""
 
 import base64
 import json
@@ -7,12 +11,16 @@ import os
 from botocore.exceptions import ClientError
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from foundry_core.aws import client
 from foundry_core.errors import FoundryError
 from foundry_core.settings import settings
 
 Context = dict[str, str]
 _NONCE_BYTES = 12
+_GATEWAY_INFO = b"foundry gateway credentials v1"
 # What KMS answers about a secret or its key; anything else is about the moment, and another try may help.
 _UNREADABLE = {"DisabledException", "IncorrectKeyException", "InvalidCiphertextException", "KMSInvalidStateException",
                "NotFoundException"}  # fmt: skip
@@ -47,7 +55,14 @@ def unseal(secret: dict[str, str], context: Context) -> str:
         if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _UNREADABLE:
             raise
         raise SecretUnreadable("The stored credentials cannot be decrypted.",
-                               next_action="Send the kubeconfig again.") from error  # fmt: skip
+                               next_action="Send them again.") from error  # fmt: skip
+
+
+def seal_for(gateway_token: str, ref: str, plaintext: str) -> str:
+    """Only the gateway with this token opens it, and only as ``ref`` (docs/gateway.md: credentials)."""
+    key = HKDF(SHA256(), 32, salt=b"", info=_GATEWAY_INFO).derive(gateway_token.encode())
+    nonce = os.urandom(_NONCE_BYTES)
+    return base64.b64encode(nonce + AESGCM(key).encrypt(nonce, plaintext.encode(), ref.encode())).decode()
 
 
 def _bound(context: Context) -> bytes:
