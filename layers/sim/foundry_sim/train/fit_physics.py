@@ -29,9 +29,10 @@ _ENGINE = (
     *("prefill_us", "burst", "collective_us", "latent_layer_us"),
 )
 # How a benchmark starts its requests differs between sources: the constants are those of the first, InferenceX.
-_SOURCES = ("silicon-nvidia", "trtllm-perf", "bud-cpu")
+_SOURCES = ("silicon-nvidia", "trtllm-perf")
 _SOURCE = ("burst", "prefill_us")
 _SIGMA = {"base": 0.7, "family": 0.10, "engine": 0.12, "aging": 0.3, "source": 0.7}
+_UNTABLED = 0.3  # of a family (AMD, Intel) whose kernels nobody has published tables of
 _OWN_SIGMA = {
     # Kernels are measured by themselves (operators.py and the defaults of Efficiency): serving cannot change them much.
     **{("base", n): 0.1 for n in ("linear", "eight_bit", "eight_bit_memory", "four_bit", "four_bit_memory")},
@@ -78,7 +79,7 @@ class PhysicsFit:
         self.points = [(h, np.flatnonzero(np.isfinite(self.data.targets[h]))) for h in HEADS]
         self.target = np.concatenate([self.data.targets[h][i] for h, i in self.points])
         self.weight = np.concatenate([_HEAD_WEIGHT[h] * curve_weight(self.data, h)[i] for h, i in self.points])
-        self.sigma = np.array([_OWN_SIGMA.get((level, name), _SIGMA[level]) for level, _, name in self.keys])
+        self.sigma = np.array([_sigma(key) for key in self.keys])
         self.slices = {group: self._slice(group) for group in {(k[0], k[1]) for k in self.keys}}
 
     def run(self, rounds: int = 8, start: Array | None = None) -> dict[str, Any]:
@@ -202,6 +203,13 @@ def _keys(groups: Sequence[Group]) -> Iterator[Key]:
         yield from (("aging", name, kind) for kind in ("fraction", "overhead"))
     for name in sorted({g[6] for g in groups} - {""}):
         yield from (("source", name, constant) for constant in _SOURCE)
+
+
+def _sigma(key: Key) -> float:
+    level, group, name = key
+    if level == "family" and group not in _operators() and name != "prefill_us":
+        return _UNTABLED
+    return _OWN_SIGMA.get((level, name), _SIGMA[level])
 
 
 def _constants(fitted: Mapping[str, Any], g: Group) -> Efficiency:
