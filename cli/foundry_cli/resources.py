@@ -170,10 +170,17 @@ def show_cluster(cluster: str, as_json: AsJson = False) -> None:
 
 
 @clusters_app.command("remove")
-def remove_cluster(cluster: str, yes: Yes = False) -> None:
-    """Give a cluster up; refused while deployments run on it."""
+def remove_cluster(
+    cluster: str,
+    abandon: Annotated[
+        bool, typer.Option(help="Also while deployments run on it: it is gone for good, and so is what is in it.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Give a cluster up; refused while deployments run on it, unless it is abandoned."""
     api = Api()
     found = api.find("/clusters", cluster, "cluster", "foundry clusters list")
-    confirm(f"Remove cluster {found['name']}?", yes)
-    api.delete(f"/clusters/{found['id']}")
+    left = " and leave what runs on it as it is" if abandon else ""
+    confirm(f"Remove cluster {found['name']}{left}?", yes)
+    api.delete(f"/clusters/{found['id']}" + ("?abandon=true" if abandon else ""))
     console.print(f"Removed {found['name']}.")

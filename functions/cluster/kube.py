@@ -132,6 +132,15 @@ class Kube:
         return response
 
 
+def version_of(credentials: Credentials) -> str:
+    """Whether the cluster can be reached: tried once, without back-off, since a person waits for the answer.
+    ``ClusterUnreachable``, ``KubeconfigInvalid``."""
+    try:
+        return Kube(credentials).version()
+    except TransientError as error:
+        raise ClusterUnreachable(error.detail) from error
+
+
 def _objects(answer: Obj) -> list[Obj]:
     items = answer.get("items")
     if not isinstance(items, list) or not all(isinstance(item, dict) and "metadata" in item for item in items):

@@ -8,6 +8,7 @@ from foundry_core.http import etag, not_modified, require, require_match
 from foundry_core.permissions import Action
 from foundry_core.principal import Principal
 
+from functions.cluster.kube import version_of
 from functions.cluster.schemas import (
     Cluster,
     ClusterAccepted,
@@ -83,9 +84,10 @@ def change_cluster(
     response: Response,
     principal: Annotated[Principal, require(Action.CLUSTERS_WRITE)],
 ) -> Cluster:
-    """Rename a cluster, set the prices of its devices, or replace its kubeconfig (which registers it again)."""
-    seen = clusters.get(cluster_id)
-    cluster = clusters.change(cluster_id, change, principal.user_id, secrets.seal, _meant(request, seen))
+    """Rename a cluster, set the prices of its devices, or replace its kubeconfig: once the cluster was reached with the
+    new one, it is registered again."""
+    meant = _meant(request, clusters.get(cluster_id))
+    cluster = clusters.change(cluster_id, change, principal.user_id, secrets.seal, version_of, meant)
     response.headers["etag"] = _tag(cluster)
     return cluster
 

@@ -50,7 +50,7 @@ class ClusterCreate(Request):
 
 
 class ClusterChange(Request):
-    """Fields that are given are replaced; a new kubeconfig is checked by a new registration run."""
+    """Fields that are given are replaced; a new kubeconfig is tried first, then the cluster is registered again."""
 
     name: Name | None = None
     description: Description | None = None

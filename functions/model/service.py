@@ -55,7 +55,7 @@ def _bundled_config(source: str) -> dict[str, Any]:
         return config_of(source)
     except sim.ArchitectureError as error:
         detail = f"{source!r} is not a model that Foundry ships with."
-        known = "GET /models/catalogue lists them; for any other model send its config.json as config."
+        known = "GET /models/catalogue lists them; any other: foundry models add NAME --config FILE, its config.json."
         raise Invalid(detail, code="model_not_found", next_action=known) from error
 
 

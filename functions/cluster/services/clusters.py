@@ -22,6 +22,7 @@ from functions.cluster.schemas import (
 from functions.cluster.store import clusters as store
 
 Seal = Callable[[str, dict[str, str]], dict[str, str]]
+Reach = Callable[[Credentials], object]  # raises when it cannot
 
 page_of = store.page_of
 node_page = store.node_page
@@ -80,10 +81,16 @@ def get(cluster_id: str) -> Cluster:
     return cluster
 
 
-def change(cluster_id: str, request: ClusterChange, user_id: str, seal: Seal, version: int | None) -> Cluster:
-    """``version`` is the one that the client means, None for any. Raises ``PreconditionFailed`` and what
-    ``register`` raises."""
+def change(
+    cluster_id: str, request: ClusterChange, user_id: str, seal: Seal, reach: Reach, version: int | None
+) -> Cluster:
+    """``version`` is the one that the client means, None for any. A new kubeconfig takes the place of the one that
+    works only when the cluster was reached with it. Raises ``PreconditionFailed`` and what ``reach`` and ``register``
+    raise."""
     credentials = kubeconfig.parse(request.kubeconfig) if request.kubeconfig else None
+    if credentials:
+        _refuse_reconnect(store.load(cluster_id), credentials)
+        reach(credentials)
     secret = seal(credentials.model_dump_json(), binding(cluster_id)) if credentials else None
 
     def apply(cluster: Cluster) -> Event | None:
@@ -106,13 +113,17 @@ def _describe(cluster: Cluster, request: ClusterChange) -> None:
         groups[name].price_nanos_per_hour = price
 
 
-def _reconnect(cluster: Cluster, credentials: Credentials) -> Event | None:
+def _refuse_reconnect(cluster: Cluster, credentials: Credentials) -> None:
     _refuse_busy(cluster)
     if credentials.server != cluster.server and store.reservations(cluster.id):
         raise Conflict(f"Deployments hold GPUs of cluster {cluster.name}; this kubeconfig is for another server.",
                        code="cluster_in_use",
                        next_action="Delete them first, or register the other cluster under a name of its own.",
                        )  # fmt: skip
+
+
+def _reconnect(cluster: Cluster, credentials: Credentials) -> Event | None:
+    _refuse_reconnect(cluster, credentials)
     cluster.server = credentials.server
     return switch_status(cluster, ClusterStatus.REGISTERING)
 

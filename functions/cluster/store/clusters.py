@@ -24,7 +24,10 @@ from functions.cluster.store.tables import (
 )
 
 _ALL = "CLUSTERS"
-_FIRST = "Delete them first. A cluster that is gone for good: DELETE /clusters/{id}?abandon=true."
+_FIRST = (
+    "Delete them first: foundry deployments delete NAME. "
+    "A cluster that is gone for good: foundry clusters remove CLUSTER --abandon."
+)
 Reservations = dict[str, Reservation]
 Secret = dict[str, str]
 

@@ -15,8 +15,12 @@ tasks = Tasks("cluster")
 
 def kube_of(cluster_id: str) -> Kube:
     """The cluster's API, with the credentials opened for this call only."""
+    return Kube(credentials_of(cluster_id))
+
+
+def credentials_of(cluster_id: str) -> Credentials:
     opened = secrets.unseal(cluster_store.load_secret(cluster_id), clusters.binding(cluster_id))
-    return Kube(Credentials.model_validate_json(opened))
+    return Credentials.model_validate_json(opened)
 
 
 def deployment_of(context: TaskContext) -> Deployment:

@@ -1,27 +1,23 @@
 """Steps of ``register_cluster``: reach it, look at its nodes, make its GPUs known."""
 
-from foundry_core.errors import TransientError
 from foundry_core.logs import logger
 from foundry_core.runs import Run
 from foundry_core.tasks import Output, TaskContext, waiting
 
 from functions.cluster import addons
 from functions.cluster.errors import AddonsFailed, ClusterUnreachable
+from functions.cluster.kube import version_of
 from functions.cluster.nodes import grouped, node_of
 from functions.cluster.schemas import Node
 from functions.cluster.services import clusters
 from functions.cluster.store import clusters as cluster_store
-from functions.cluster.tasks.base import kube_of, tasks
+from functions.cluster.tasks.base import credentials_of, kube_of, tasks
 
 
 @tasks.task("connect")
 def connect(context: TaskContext) -> Output:
-    """Once, without back-off: a person waits for the answer."""
     cluster_id = context.run.subject_id
-    try:
-        version = kube_of(cluster_id).version()
-    except TransientError as error:
-        raise ClusterUnreachable(error.detail) from error
+    version = version_of(credentials_of(cluster_id))
     clusters.begin_registration(cluster_id, version)
     return {"detail": f"Kubernetes {version}"}
 

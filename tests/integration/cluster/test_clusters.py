@@ -166,6 +166,18 @@ def test_refused_credentials_are_the_kubeconfigs_fault(call: Call, flow: Any, si
     assert run.error and run.error.code == "kubeconfig_invalid" and "credentials" in run.error.detail
 
 
+@pytest.mark.parametrize("fault", ["unreachable", "refused"])
+def test_a_kubeconfig_that_does_not_work_leaves_the_one_that_does(
+    call: Call, cluster: dict[str, Any], simulated: SimulatedCluster, fault: str
+) -> None:
+    path, kept = f"/clusters/{cluster['id']}", store.load_secret(cluster["id"])
+    if fault == "unreachable":
+        call("PATCH", path, {"kubeconfig": kubeconfig(closed_port())}).problem(503, "cluster_unreachable")
+    else:
+        call("PATCH", path, {"kubeconfig": kubeconfig(simulated.url, "wrong")}).problem(422, "kubeconfig_invalid")
+    assert store.load_secret(cluster["id"]) == kept and call("GET", path).ok() == cluster
+
+
 def test_a_failed_registration_is_mended_with_a_new_kubeconfig(
     call: Call, flow: Any, simulated: SimulatedCluster
 ) -> None:
