@@ -19,7 +19,7 @@ class MessageRefused(ControlPlaneAway):
     """The control plane will not take the message, however often it is sent."""
 
 
-REFUSALS = (400, 413, 422)
+REFUSED = 422  # what the control plane itself says of a bad message; others on the way have other words
 
 
 class ControlPlane:
@@ -77,7 +77,7 @@ class ControlPlane:
         request = self._client.build_request("POST", self._base + path, content=body, headers=headers)
         response = await self._send(request)
         if not response.is_success:
-            failure = MessageRefused if response.status_code in REFUSALS else ControlPlaneAway
+            failure = MessageRefused if response.status_code == REFUSED else ControlPlaneAway
             raise failure(f"POST {path} answered {response.status_code}")
         return response.content
 

@@ -88,29 +88,30 @@ class Leasing:
         if answered is not None and not answered.done():
             answered.set_result(None)
 
-    async def _tell(self, messages: Sequence[wire.LeaseRequest]) -> None:
-        """In batches, each of which counts by itself."""
+    async def _tell(self, messages: Sequence[wire.LeaseRequest]) -> bool:
+        """In batches, each of which counts by itself. False when a message is to be repeated."""
+        heard = True
         for at in range(0, len(messages), BATCH):
             try:
-                await self._tell_batch(messages[at : at + BATCH])
+                heard &= await self._tell_batch(messages[at : at + BATCH])
             except ControlPlaneAway:
                 self.policy.book.failed(messages[at:], now_ms())
                 raise
+        return heard
 
-    async def _tell_batch(self, batch: Sequence[wire.LeaseRequest]) -> None:
+    async def _tell_batch(self, batch: Sequence[wire.LeaseRequest]) -> bool:
         """One that is refused is halved until the message that is to blame stands alone."""
         try:
             reply = await self.control.lease(batch)
         except MessageRefused as error:
             if len(batch) == 1:
                 self._drop(batch[0], error)
-                return
-            await self._tell_batch(batch[: len(batch) // 2])
-            await self._tell_batch(batch[len(batch) // 2 :])
-            return
-        self.policy.book.apply(batch, reply, now_ms())
+                return True
+            half = len(batch) // 2
+            return await self._tell_batch(batch[:half]) & await self._tell_batch(batch[half:])
         for lease in reply.leases:
             self._end_left_behind(lease.lease_id)
+        return self.policy.book.apply(batch, reply, now_ms())
 
     def _drop(self, message: wire.LeaseRequest, error: MessageRefused) -> None:
         log.error("lease %s of %s (%s): %s", message.lease_id, message.scope, message.kind, error)
@@ -122,8 +123,8 @@ class Leasing:
         if self._left_behind:
             raise ControlPlaneAway("the leases of the process before this one are not closed yet")
         messages = self.policy.book.reports(now_ms())
-        if messages:
-            await self._tell(messages)
+        if messages and not await self._tell(messages):
+            raise ControlPlaneAway("not all that was spent could be told yet")
         await self.control.upload(batch_id, rows, data)
 
     def _end_left_behind(self, lease_id: str) -> None:

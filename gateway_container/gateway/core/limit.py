@@ -211,9 +211,9 @@ class LeaseBook:
 
     # --- answers ------------------------------------------------------------------------------------------------
 
-    def apply(self, sent: Sequence[wire.LeaseRequest], reply: wire.LeaseReply, now_ms: int) -> None:
-        """Take over what was granted. Only answers to leases that are still in use count; a message without one is to
-        be repeated."""
+    def apply(self, sent: Sequence[wire.LeaseRequest], reply: wire.LeaseReply, now_ms: int) -> bool:
+        """Take over what was granted. Only answers to leases that are still in use count. False when a message has no
+        answer and is to be repeated."""
         self.away = False
         answered = {answer.lease_id for answer in reply.leases}
         if unanswered := [request for request in sent if request.lease_id not in answered]:
@@ -235,6 +235,7 @@ class LeaseBook:
             scope = self.scopes.get((answer.scope, answer.kind))
             if scope is not None and answer.lease_id in asked:
                 self._take_over(scope, answer, asked[answer.lease_id], now_ms)
+        return not unanswered
 
     def _take_over(self, scope: Scope, answer: wire.Lease, asked: int, now_ms: int) -> None:
         for lease in (scope.lease, scope.next_lease):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 SCOPE = ("key:k", "money_nanos")
-FATES = ["ok", "lost", "reply lost", "late", "twice"]
+FATES = ["ok", "lost", "reply lost", "late", "twice", "in part", "refused"]
 START_MS = 1_700_000_000_000
 
 
@@ -78,13 +78,17 @@ class Budgets(RuleBasedStateMachine):
             lease.settle(amount, used)
             chosen.rows += used
 
-    @rule(
-        pod=st.integers(0, 3), fate=st.sampled_from(["ok", "lost", "reply lost", "late", "twice"]), sweep=st.booleans()
-    )
+    @rule(pod=st.integers(0, 3), fate=st.sampled_from(FATES), sweep=st.booleans())
     def exchange(self, pod: int, fate: str, sweep: bool) -> None:
         book = self.pods[pod % len(self.pods)].book
         messages = book.messages(self.now_ms, sweep)
         if not messages:
+            return
+        if fate == "refused":
+            book.refused(messages.pop(), self.now_ms)
+        if fate in ("refused", "in part"):
+            heard = messages[: len(messages) // 2] if fate == "in part" else messages
+            book.apply(messages, self.escrow.handle(heard, self.now_ms), self.now_ms)
             return
         reply: LeaseReply | None = None
         if fate in ("ok", "reply lost", "twice"):

@@ -159,6 +159,23 @@ async def test_what_a_crash_left_in_the_journal_stays_there_while_the_control_pl
     assert stand_in.escrow.committed[("key:1", "money_nanos", None)] == 10 and not leasing.journal._used
 
 
+async def test_no_rows_are_uploaded_before_all_of_their_totals_were_answered(start: Open, stand_in: StandIn) -> None:
+    leasing = start()
+    for number in range(2):
+        scope = ask(leasing, f"key:{number}")
+        await leasing._exchange_leases(sweep=False)
+        leases = leasing.policy.book.reserve((scope,), (1, 1, 10), now_ms())
+        assert isinstance(leases, list)
+        leases[0].settle(10, 7)
+    handle = stand_in.escrow.handle
+    stand_in.escrow.handle = lambda requests, at_ms: handle(list(requests)[:1], at_ms)  # type: ignore[method-assign]
+    with pytest.raises(ControlPlaneAway, match="not all"):
+        await leasing.upload("b", 1, b"rows")
+    assert not stand_in.batches
+    await leasing.upload("b", 1, b"rows")
+    assert stand_in.batches
+
+
 async def test_a_message_without_an_answer_is_sent_again(start: Open, stand_in: StandIn) -> None:
     """The control plane answers what it gets to in its time."""
     handle = stand_in.escrow.handle
