@@ -49,6 +49,7 @@ _PRIOR = 0.04  # weight of the priors against one measurement
 _ROBUST = 0.25  # log error beyond which a residual counts linearly
 _HEAD_WEIGHT = {"tpot": 1.0, "ttft": 0.4, "rate": 1.0}
 _STEP = 0.02
+_SETTLED = 1e-3  # of the cost
 _PLURAL = {"family": "families", "engine": "engines", "aging": "aging", "source": "sources"}
 
 Key = tuple[str, str, str]  # (level, group, name)
@@ -82,20 +83,20 @@ class PhysicsFit:
         self.sigma = np.array([_sigma(key) for key in self.keys])
         self.slices = {group: self._slice(group) for group in {(k[0], k[1]) for k in self.keys}}
 
-    def run(self, rounds: int = 8, start: Array | None = None) -> dict[str, Any]:
-        """The fitted table, as efficiency.json holds it."""
-        theta = np.zeros(len(self.keys)) if start is None else start
+    def run(self, rounds: int = 16) -> dict[str, Any]:
+        """The fitted table, as efficiency.json holds it. One round that gains little may be followed by one that gains
+        a lot (its damping was wrong), so it takes two in a row to end the fit."""
+        theta = np.zeros(len(self.keys))
         value = self._values(theta)
-        cost, damping = self._cost(value, theta), 1e-2
+        cost, damping, settled = self._cost(value, theta), 1e-2, 0
         for _ in range(rounds):
-            jacobian = self._jacobian(theta, value)
-            step = self._step(jacobian, value, theta, cost, damping)
+            step = self._step(self._jacobian(theta, value), value, theta, cost, damping)
             if step is None:
                 break
             theta, value, new_cost, damping = step
-            settled = (cost - new_cost) / cost < 1e-3
+            settled = settled + 1 if (cost - new_cost) / cost < _SETTLED else 0
             cost = new_cost
-            if settled:
+            if settled == 2:
                 break
         return with_vendors(table(self.keys, theta), self.data)
 

@@ -27,7 +27,7 @@ from foundry_sim.train.measurement import Measurement
 SPLITS = ("curve", "model", "device", "time")
 FILE = DATA / "training" / "heldout.npz"
 FOLDS = DATA / "training" / "folds.json.gz"
-ROUNDS = 8
+ROUNDS = 16
 _CURVE_FOLDS = 5
 _TIME = "2026-03-01"
 _SERVING = ("silicon-inferencex", "silicon-nvidia", "inferencex-amd")
