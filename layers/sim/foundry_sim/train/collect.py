@@ -23,7 +23,7 @@ _INFERENCEX_MEAN = 0.9
 
 def main(folder: Path, target: Path) -> int:
     rows = [m for name, reader in READERS.items() for m in reader(list(_open(folder / f"{name}.csv.gz")))]
-    write(target, _speculating(_originals(_unique(rows))))
+    write(target, _speculating(originals(_unique(rows))))
     return 0
 
 
@@ -72,7 +72,7 @@ def _unique(rows: list[Measurement]) -> list[Measurement]:
     return list(seen.values())
 
 
-def _originals(rows: list[Measurement]) -> list[Measurement]:
+def originals(rows: list[Measurement]) -> list[Measurement]:
     """Without the undated copies of dated runs."""
     dated = {_rounded(m) for m in rows if m.date}
     return [m for m in rows if m.date or m.ttft_ms_mean is None or _rounded(m) not in dated]
