@@ -17,7 +17,7 @@ def test_an_anchor_keeps_its_own_correction_and_the_distance_weakens_it() -> Non
     model = _one([1.0, 2.0], 0.8)
     near, step, far = model.predict(np.array([[1, 2], [2, 2], [101, 2]], np.float32))
     assert near == np.float32(0.8)
-    assert abs(step - 0.8 / 1.5) < 1e-5
+    assert abs(step - 0.8 / 1.25**2) < 1e-5
     assert abs(far) < 1e-3
 
 

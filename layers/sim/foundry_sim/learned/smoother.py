@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+FADE = 2  # exponent of the kernel: the higher, the less do distant anchors say
 _ROWS = 128  # at once: the distances stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
 class Smoother:
-    """log factor = offset + Σ coefficient / (1 + sharpness · distance² to the anchor).
+    """log factor = offset + Σ coefficient / (1 + sharpness / FADE · distance² to the anchor) ^ FADE.
 
     Shapes: anchors (m, d), coefficients (m,) or (m, k) for k corrections at once.
     """
@@ -30,7 +31,7 @@ class Smoother:
         found = np.empty((count, *self.coefficients.shape[1:]), np.float64)
         if not count:
             return found
-        scale, first = np.float32(self.sharpness), coordinates[0]
+        scale, first = np.float32(self.sharpness / FADE), coordinates[0]
         varies = (coordinates != first).any(axis=0)
         anchors, same = self.anchors[:, varies], (self.anchors - first)[:, ~varies]
         ends = 1 + scale * (np.einsum("md,md->m", same, same) + np.einsum("md,md->m", anchors, anchors))
@@ -40,6 +41,8 @@ class Smoother:
         room = np.empty((min(_ROWS, count), len(ends)), np.float32)
         for start in range(0, count, _ROWS):
             near = room[: min(_ROWS, count - start)]
-            np.matmul(rows[start : start + _ROWS], turned, out=near)  # 1 + sharpness · distance²
-            found[start : start + _ROWS] = np.reciprocal(near, out=near) @ self.coefficients
+            np.matmul(rows[start : start + _ROWS], turned, out=near)  # 1 + scale · distance²
+            np.reciprocal(near, out=near)
+            np.square(near, out=near)
+            found[start : start + _ROWS] = near @ self.coefficients
         return found + self.offset

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from foundry_sim.learned.coordinates import MEDIAN, coordinates
 from foundry_sim.learned.regressor import LIMIT
-from foundry_sim.learned.smoother import Smoother
+from foundry_sim.learned.smoother import FADE, Smoother
 from foundry_sim.outcome import ttft_shape
 from foundry_sim.physics.terms import Array
 from foundry_sim.train.dataset import curve_weight
 from foundry_sim.train.fit_residual import Prepared
 
 ANCHORS = 800
-SHARPNESS = 0.2
+SHARPNESS = 0.3
 _TAIL = (100, 0.1, 0.05, 0.0)  # anchors, sharpness, ridge, offset: few runs, so smoother
 _MEDIANS = 0.5  # weight of a measured median where means are asked for
 _RIDGE = 0.05
@@ -114,4 +114,4 @@ def _pivots(at: Array, count: int, sharpness: float) -> list[int]:
 
 def _kernel(a: Array, b: Array, sharpness: float) -> Array:
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2.0 * a @ b.T
-    return np.asarray(1.0 / (1.0 + sharpness * np.maximum(squares, 0.0)))
+    return np.asarray((1.0 + sharpness / FADE * np.maximum(squares, 0.0)) ** -float(FADE))
