@@ -7,8 +7,7 @@ from gateway.coalescer import Coalescer
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
-from gateway.core.stage import MAX_READ_BYTES
-from gateway.core.usage import NOTHING, StreamReader
+from gateway.core.usage import NOTHING, BodyReader, StreamReader
 from gateway.framing import LENGTH, Head
 
 if TYPE_CHECKING:
@@ -22,15 +21,14 @@ OK: Final = b"HTTP/1.1 200 OK\r\n"
 class Flow(Attempts):
     """One inference request. Every path through it ends in ``finish``, once."""
 
-    __slots__ = ("coalescer", "head", "kept_bytes", "parts", "reader", "slow")
+    __slots__ = ("coalescer", "head", "kept", "reader", "slow")
 
     def __init__(self, hot: "Hot", front: "Front", path: str) -> None:
         super().__init__(hot, front, path)
         self.reader: StreamReader | None = None
         self.coalescer: Coalescer | None = None  # for streams whose chunks may wait for each other
         self.head = b""  # of the answer, until it is written
-        self.parts: list[bytes] = []  # of the answer
-        self.kept_bytes = 0
+        self.kept: BodyReader | None = None  # of an answer that is no event stream
         self.slow = False  # the client does not keep up
 
     # --- what the upstream connection tells ---------------------------------------------------------------------
@@ -94,8 +92,11 @@ class Flow(Attempts):
         self.release(upstream)
         self.over = True
         usage = usages.of_body(data)
-        source = "none" if usage is None else "upstream"
-        hot.emit(hot.policy.finish(self, status, "ok", now_s, usage or NOTHING, source))
+        source = "upstream"
+        if usage is None:
+            self._keep(data)
+            usage, source = self._usage(True)
+        hot.emit(hot.policy.finish(self, status, "ok", now_s, usage, source))
         self.front.done(self)
 
     def pass_plain(self, data: bytes) -> None:
@@ -182,9 +183,9 @@ class Flow(Attempts):
         return out
 
     def _keep(self, data: bytes) -> None:
-        self.kept_bytes += len(data)
-        if self.kept_bytes <= MAX_READ_BYTES:
-            self.parts.append(data)
+        if self.kept is None:
+            self.kept = BodyReader()
+        self.kept.feed(data)
 
     def upstream_lost(self, upstream: "Upstream", complete: bool) -> None:
         self.upstream = None
@@ -275,7 +276,9 @@ class Flow(Attempts):
     def _usage(self, whole: bool) -> tuple[Usage, str]:
         if self.pipeline is not None:
             return self.pipeline.usage(whole)
-        return usages.used(self.reader, self.parts, self, whole)
+        if whole and self.status >= 400:
+            return NOTHING, "none"
+        return usages.used(self.reader, self.kept, self, whole)
 
     def finish(self, status: int, outcome: str, usage: Usage, source: str, error_code: str = "") -> None:
         if self.over:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.front import Front
 
 log = logging.getLogger("gateway.hot")
+_clock_s: Final = time.monotonic
 STATUS_LINES: Final = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus}
 
 
@@ -59,7 +60,7 @@ class Hot:
 
     def tell_time(self) -> float:
         """Read the clocks. Everything that happens within one event happens at one time."""
-        now_s = self.now_s = time.monotonic()
+        now_s = self.now_s = _clock_s()
         self.now_ms = int(now_s * 1000.0) + self._wall_ms
         return now_s
 

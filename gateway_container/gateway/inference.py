@@ -16,8 +16,8 @@ from gateway.core.headers import TO_CLIENT, TO_STAGES, TO_UPSTREAM, USER_AGENT, 
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
 from gateway.core.snapshot import Deployment
-from gateway.core.stage import MAX_READ_BYTES, AnswerHead, Garbled
-from gateway.core.usage import NOTHING, StreamReader
+from gateway.core.stage import AnswerHead, Garbled
+from gateway.core.usage import NOTHING, BodyReader, StreamReader
 from gateway.reference_pipeline import ReferencePipeline, end_all
 from gateway.runtime import Gateway
 
@@ -52,7 +52,7 @@ class Inference:
         self.sent_status = 0
         self.sent_all = False
         self.reader: StreamReader | None = None
-        self.parts: list[bytes] = []
+        self.kept = BodyReader()
         self.error_code = ""
         self.pipeline: ReferencePipeline | None = None
 
@@ -225,16 +225,14 @@ class Inference:
         return pipeline.outcome or ("ok" if self.sent_status < 400 else "failed")
 
     async def _pass_body(self, response: httpx.Response) -> str:
-        kept = 0
         try:
             async for data in response.aiter_raw():
                 if not self.exchange.first_s:
                     self.policy.first_byte(self.exchange, response.status_code, time.monotonic())
                 if self.reader is not None:
                     data = self.reader.feed(data)
-                elif kept <= MAX_READ_BYTES:
-                    kept += len(data)
-                    self.parts.append(data)
+                else:
+                    self.kept.feed(data)
                 if data:
                     await self._send({"type": "http.response.body", "body": data, "more_body": True})
         except httpx.HTTPError:
@@ -290,4 +288,4 @@ class Inference:
     def _usage(self, outcome: str) -> tuple[Usage, str]:
         if self.reader is None and outcome not in ("ok", "cancelled", "cut"):
             return NOTHING, "none"
-        return usages.used(self.reader, self.parts, self.exchange, outcome == "ok")
+        return usages.used(self.reader, self.kept, self.exchange, outcome == "ok")

@@ -256,6 +256,8 @@ class Policy:
                 cost = cost_nanos(endpoint.price, usage)
             if cost > MOST:
                 cost = MOST
+            if usage_source == "counted" and exchange.leases:  # an estimate takes no more than was held
+                tokens, cost = min(tokens, exchange.amounts[1]), min(cost, exchange.amounts[2])
         if deployment is not None:
             deployment.outstanding -= 1
         if exchange.leases:

@@ -33,12 +33,11 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Usage
-from gateway.core.usage import NOTHING, StreamReader
+from gateway.core.usage import NOTHING, BodyReader, StreamReader
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
 
-MAX_READ_BYTES: Final = 32 << 20  # a longer JSON answer passes, but its usage is not read
 EVENT_STREAM: Final = b"text/event-stream"
 JSON: Final = b"application/json"
 Header = tuple[bytes, bytes]
@@ -159,8 +158,8 @@ class Pipeline(Sink):
         self.answered: Usage | None = None  # what an answer of a stage itself once took
         self.translation: Translation | None = None
         self.reader: StreamReader | None = None
-        self.parts: list[bytes] = []
-        self.kept_bytes = 0
+        self.kept = BodyReader()
+        self.refused = False  # the deployment's answer is an error
         self.stages = tuple(make(exchange) for make in makers)
         self.entry: Sink = self  # where a deployment's answer goes in
         for stage in self.stages:
@@ -203,6 +202,7 @@ class Pipeline(Sink):
     def upstream_head(self, head: AnswerHead, hide_usage: bool) -> None:
         """``hide_usage``: the usage event was asked for by us and is taken out again."""
         self.heard = True
+        self.refused = head.status >= 400
         if self.translation is None and head.event_stream:
             self.reader = StreamReader(hide_usage)
         self.entry.head(head)
@@ -211,9 +211,8 @@ class Pipeline(Sink):
         """Raises Garbled."""
         if self.reader is not None:
             data = self.reader.feed(data)
-        elif self.translation is None and self.kept_bytes <= MAX_READ_BYTES:
-            self.kept_bytes += len(data)
-            self.parts.append(data)
+        elif self.translation is None:
+            self.kept.feed(data)
         if data:
             self.entry.data(data)
 
@@ -229,13 +228,13 @@ class Pipeline(Sink):
         exchange, translation = self.exchange, self.translation
         if self.answered is not None:
             return self.answered, "upstream"
-        if exchange.deployment is None:
+        if exchange.deployment is None or (whole and self.refused):
             return NOTHING, "none"
         if translation is None:
-            return usages.used(self.reader, self.parts, exchange, whole)
-        if not whole:
-            return usages.counted(len(exchange.body), translation.events), "counted"
-        return (NOTHING, "none") if translation.usage is None else (translation.usage, translation.usage_source)
+            return usages.used(self.reader, self.kept, exchange, whole)
+        if whole and translation.usage is not None:
+            return translation.usage, translation.usage_source
+        return usages.read_or_counted(translation.usage, translation.events, exchange, whole)
 
     def over(self, outcome: str) -> None:
         for stage in self.stages:

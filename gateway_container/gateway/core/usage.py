@@ -1,6 +1,6 @@
 """Token usage, read from an answer or counted where the answer does not say."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -10,11 +10,18 @@ if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
 
 MAX_EVENT_BYTES: Final = 1 << 20
+MAX_READ_BYTES: Final = 32 << 20  # of a longer JSON answer the end is read
+TAIL_BYTES: Final = 1 << 20
 MOST_TOKENS: Final = 2**31 - 1  # more is an engine's mistake, and would not fit where it is added up
-USAGE: Final = b'"usage":'
+BYTES_PER_TOKEN: Final = 4
+# Their JSON answers are text, which can be counted where they do not say what they took.
+TEXT_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
+USAGE: Final = b'"usage"'
+NO_USAGE: Final = (b'"usage":null', b'"usage": null')  # in every chunk of some engines
 NOTHING: Final = Usage()
 _decode: Final = msgspec.json.Decoder(Answer).decode
 _decode_body: Final = msgspec.json.Decoder(UsageHolder).decode
+_decode_any: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def of_body(body: bytes) -> Usage | None:
@@ -25,12 +32,10 @@ def of_body(body: bytes) -> Usage | None:
         wire = _wire(body)
     if wire is None:
         return None
-    if wire.prompt_tokens is not None and wire.completion_tokens is not None and wire.completion_tokens >= 0:
-        details = wire.prompt_tokens_details
-        cached = details.cached_tokens if details is not None else None
-        if wire.prompt_tokens >= 0 and not cached and wire.prompt_tokens + wire.completion_tokens <= MOST_TOKENS:
-            return Usage(wire.prompt_tokens, wire.completion_tokens)
-    return _normal(wire)
+    given, made, details = wire.prompt_tokens, wire.completion_tokens, wire.prompt_tokens_details
+    if given is None or made is None or (details is not None and details.cached_tokens):
+        return _normal(wire)
+    return Usage(given, made) if given >= 0 and made >= 0 and given + made <= MOST_TOKENS else _normal(wire)
 
 
 def _wire(body: bytes) -> WireUsage | None:
@@ -38,8 +43,56 @@ def _wire(body: bytes) -> WireUsage | None:
     object holds that usage, its own end is left over and the JSON is not valid."""
     try:
         return _decode_body(body).usage
+    except msgspec.ValidationError:
+        return _odd_holder(_document(body)).usage
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+# --- usage of another shape than the usual one --------------------------------------------------------------------
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        return _decode_any(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+
+
+def _odd_holder(document: Any) -> UsageHolder:
+    """What can be read of numbers such as ``3.0`` and beside details that are none."""
+    usage = document.get("usage") if isinstance(document, dict) else None
+    if not isinstance(usage, dict):
+        return UsageHolder()
+    wire = WireUsage()
+    for name in WireUsage.__struct_fields__:
+        value = usage.get(name)
+        if name.endswith("_details"):
+            cached = _whole(value.get("cached_tokens")) if isinstance(value, dict) else None
+            setattr(wire, name, Details(cached))
+        else:
+            setattr(wire, name, _whole(value))
+    return UsageHolder(wire)
+
+
+def _whole(value: Any) -> int | None:
+    """A number as a whole one, rounded up; None when it is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    return -int(-min(max(value, -1), MOST_TOKENS) // 1)
+
+
+def _odd_answer(document: dict[str, Any]) -> Answer:
+    choices = document.get("choices")
+    return Answer(
+        _odd_holder(document).usage,
+        [msgspec.Raw(b"null")] * len(choices) if isinstance(choices, list) else None,
+        _odd_holder(document.get("response")),
+        _odd_holder(document.get("message")),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def _normal(wire: WireUsage) -> Usage:
@@ -61,6 +114,28 @@ def _cached(details: Details | None) -> int:
     return _sound(details.cached_tokens) if details is not None else 0
 
 
+class BodyReader:
+    """Keeps a JSON answer, or the end of a long one, where its usage stands."""
+
+    __slots__ = ("kept_bytes", "parts", "size")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.kept_bytes = 0
+        self.size = 0
+
+    def feed(self, data: bytes) -> None:
+        self.parts.append(data)
+        self.size += len(data)
+        self.kept_bytes += len(data)
+        if self.kept_bytes > MAX_READ_BYTES:
+            self.parts = [b"".join(self.parts)[-TAIL_BYTES:]]
+            self.kept_bytes = len(self.parts[0])
+
+    def usage(self) -> Usage | None:
+        return of_body(b"".join(self.parts))
+
+
 class StreamReader:
     """Reads usage from a server-sent event stream while it passes; takes out the usage event nobody asked for.
 
@@ -80,7 +155,8 @@ class StreamReader:
         self.events += data.count(b"data:")
         if self.pending or not data.endswith(b"\n\n"):
             return self._feed_part(data)
-        if data.find(b'"usage":{') >= 0 or data.find(b'"usage": {') >= 0:
+        named = data.count(USAGE)
+        if named and named > data.count(NO_USAGE[0]) + data.count(NO_USAGE[1]):
             return self._read_events(data)
         return data
 
@@ -113,8 +189,11 @@ class StreamReader:
         start = event.find(b"data:")
         if start < 0:
             return None
+        text = event[start + 5 :].strip()
         try:
-            answer = _decode(event[start + 5 :].strip())
+            answer = _decode(text)
+        except msgspec.ValidationError:
+            answer = _odd_answer(_document(text))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         self._merge(answer)
@@ -125,28 +204,46 @@ class StreamReader:
             wire = holder.usage if holder is not None else None
             if wire is None:
                 continue
-            new, old = _normal(wire), self.usage or Usage()
             # Anthropic splits usage over two events; running totals only ever grow.
-            self.usage = Usage(
-                max(new.input_tokens, old.input_tokens),
-                max(new.output_tokens, old.output_tokens),
-                max(new.cached_tokens, old.cached_tokens),
-            )
+            self.usage = larger(_normal(wire), self.usage)
 
 
-def used(reader: StreamReader | None, parts: list[bytes], exchange: "Exchange", whole: bool) -> tuple[Usage, str]:
+def used(reader: StreamReader | None, body: BodyReader | None, exchange: "Exchange", whole: bool) -> tuple[Usage, str]:
     """What a deployment used for an answer that nothing translated, and how that is known (a row's ``usage_source``).
-    ``parts`` is a body that is no event stream; ``whole``: the answer is complete."""
+    ``body`` is what is no event stream; ``whole``: the answer is complete."""
     if reader is not None:
-        if whole and reader.usage is not None:
-            return reader.usage, "upstream"
-        return counted(len(exchange.body), reader.events), "counted"
+        return read_or_counted(reader.usage, reader.events, exchange, whole)
     if whole:
-        found = of_body(b"".join(parts))
-        return (found, "upstream") if found is not None else (NOTHING, "none")
-    return (NOTHING, "none") if exchange.deployment is None else (counted(len(exchange.body), 0), "counted")
+        found = body.usage() if body is not None else None
+        if found is not None:
+            return found, "upstream"
+        if exchange.path not in TEXT_PATHS or body is None or not body.size:
+            return NOTHING, "none"
+    if exchange.deployment is None:
+        return NOTHING, "none"
+    return counted(len(exchange.body), body.size // BYTES_PER_TOKEN if body is not None else 0), "counted"
 
 
-def counted(request_bytes: int, chunks: int) -> Usage:
-    """An estimate for a stream that ended before it said: four bytes a prompt token, one chunk an output token."""
-    return Usage(max(request_bytes // 4, 1), chunks)
+def read_or_counted(read: Usage | None, pieces: int, exchange: "Exchange", whole: bool) -> tuple[Usage, str]:
+    """What was read of a stream; of one that ended early at least what was seen of it."""
+    if read is not None and whole:
+        return read, "upstream"
+    seen = counted(len(exchange.body), pieces)
+    most = larger(seen, read)
+    return most, "upstream" if most == read else "counted"
+
+
+def larger(one: Usage, other: Usage | None) -> Usage:
+    """The larger of each number."""
+    if other is None:
+        return one
+    return Usage(
+        max(one.input_tokens, other.input_tokens),
+        max(one.output_tokens, other.output_tokens),
+        max(one.cached_tokens, other.cached_tokens),
+    )
+
+
+def counted(request_bytes: int, pieces: int) -> Usage:
+    """An estimate where an answer does not say: four bytes a prompt token, a piece of output a token."""
+    return Usage(max(request_bytes // BYTES_PER_TOKEN, 1), pieces)

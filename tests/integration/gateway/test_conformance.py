@@ -205,6 +205,35 @@ async def test_a_client_that_leaves_stops_the_engine_at_once(stack: Any) -> None
     assert row["outcome"] == "cancelled" and row["usage_source"] == "counted" and row["wasted_tokens"] >= 1
 
 
+async def test_a_client_that_leaves_after_the_usage_pays_for_it(stack: Any) -> None:
+    async def all_but_done(engine: Any, request: Any, writer: Any) -> None:
+        engine.begin_stream(writer)
+        engine.event(writer, {"choices": [], "usage": {"prompt_tokens": 16_000, "completion_tokens": 500}})
+        await writer.drain()
+        await asyncio.sleep(5)
+
+    for engine in stack.engines:
+        engine.script = all_but_done
+    asked = {"model": "llama", "messages": [], "stream": True, "stream_options": {"include_usage": True}}
+    async with stack.client.stream("POST", "/v1/chat/completions", json=asked, headers=stack.headers()) as response:
+        async for _ in response.aiter_raw():
+            break
+    [row] = await stack.rows(1)
+    assert (row["outcome"], row["usage_source"]) == ("cancelled", "upstream")
+    assert (row["input_tokens"], row["output_tokens"]) == (16_000, 500)
+
+
+async def test_text_without_usage_is_counted(stack: Any) -> None:
+    async def silent(engine: Any, request: Any, writer: Any) -> None:
+        engine.answer(writer, {"choices": [{"message": {"content": "x" * 4_000}}]})
+
+    for engine in stack.engines:
+        engine.script = silent
+    assert (await stack.chat()).status_code == 200
+    [row] = await stack.rows(1)
+    assert row["usage_source"] == "counted" and row["output_tokens"] >= 1_000 and row["cost_nanos"] > 0
+
+
 async def test_an_answer_that_breaks_off_is_seen_as_broken(stack: Any) -> None:
     async def cut(engine: Any, request: Any, writer: Any) -> None:
         engine.begin_stream(writer)

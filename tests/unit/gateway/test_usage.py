@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from gateway.core.shapes import Usage
-from gateway.core.usage import StreamReader, of_body
+from gateway.core.usage import BodyReader, StreamReader, of_body
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +57,29 @@ def test_other_dialects(events: list[dict[str, Any]], expected: Usage) -> None:
 
 
 @pytest.mark.parametrize(
+    "usage",
+    ['"usage" : {"prompt_tokens":7,"completion_tokens":2}', '"usage":\t{"prompt_tokens":7.0,"completion_tokens":2}'],
+)
+def test_odd_usage_events_are_read_and_taken_out(usage: str) -> None:
+    event = b'data: {"choices":[],' + usage.encode() + b"}\n\n"
+    assert read(TEXT + event + DONE, [], hide=True) == (TEXT + DONE, Usage(7, 2))
+
+
+def test_chunks_that_say_there_is_no_usage_pass_as_they_are() -> None:
+    chunk = TEXT[:-3] + b',"usage":null}\n\n'
+    assert StreamReader(True).feed(chunk) is chunk
+
+
+def test_of_a_long_answer_the_end_is_read() -> None:
+    reader = BodyReader()
+    for _ in range(70):
+        reader.feed(b'{"logprobs":' + b" " * (1 << 20))
+    reader.feed(b'"x","usage":{"prompt_tokens":5,"completion_tokens":6},"id":"a"}')
+    assert reader.usage() == Usage(5, 6)
+    assert reader.kept_bytes < 40 << 20 and reader.size > 70 << 20
+
+
+@pytest.mark.parametrize(
     ("body", "expected"),
     [
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 4}}, Usage(3, 4)),
@@ -68,6 +91,11 @@ def test_other_dialects(events: list[dict[str, Any]], expected: Usage) -> None:
         ({"usage": {"total_tokens": 8}}, Usage(8, 0)),
         ({"usage": {"prompt_tokens": 10**15, "completion_tokens": 4}}, Usage(2**31 - 1, 4)),
         ({"usage": {"input_tokens": 3, "output_tokens": 10**30}}, Usage(3, 2**31 - 1)),
+        ({"usage": {"prompt_tokens": 3.0, "completion_tokens": 4.2}}, Usage(3, 5)),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 4, "prompt_tokens_details": "none"}}, Usage(3, 4)),
+        ({"usage": {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2.0}}}, Usage(3, 0, 2)),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": "4"}}, Usage(3, 0)),
+        ({"usage": {"prompt_tokens": 1e300, "completion_tokens": True}}, Usage(2**31 - 1, 0)),
         ({"usage": None}, None),
         ({"data": []}, None),
         ({"data": [1], "usage": {"prompt_tokens": 3, "completion_tokens": 4}, "id": "x"}, Usage(3, 4)),
@@ -77,7 +105,7 @@ def test_other_dialects(events: list[dict[str, Any]], expected: Usage) -> None:
     ],
 )
 def test_bodies(body: dict[str, Any], expected: Usage | None) -> None:
-    for separators in ((",", ":"), (", ", ": ")):
+    for separators in ((",", ":"), (", ", ": "), (" ,\n", " :\t")):
         assert of_body(json.dumps(body, separators=separators).encode()) == expected
 
 

@@ -39,7 +39,8 @@ from gateway.core.dialects.provider import message_of, model_of
 from gateway.core.problems import Rejected
 from gateway.core.reserve import DEFAULT_MAX_OUTPUT_TOKENS
 from gateway.core.shapes import Usage
-from gateway.core.stage import MAX_READ_BYTES, AnswerHead, Garbled, Outgoing, Translation, TranslationMaker
+from gateway.core.stage import AnswerHead, Garbled, Outgoing, Translation, TranslationMaker
+from gateway.core.usage import BYTES_PER_TOKEN, MAX_READ_BYTES
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
@@ -147,8 +148,10 @@ class Translator(Translation):
     def _note(self, event: Event) -> None:
         if isinstance(event, Used):
             self.usage = Usage(event.tokens.input, event.tokens.output, event.tokens.cache_read)
-        elif isinstance(event, TextDelta | ThinkingDelta | ToolDelta):
-            self.events += 1
+        elif isinstance(event, TextDelta | ThinkingDelta):
+            self.events += max(len(event.text) // BYTES_PER_TOKEN, 1)
+        elif isinstance(event, ToolDelta):
+            self.events += max(len(event.arguments) // BYTES_PER_TOKEN, 1)
         elif isinstance(event, Failed):
             self.pipeline.outcome = "failed"
 
