@@ -12,11 +12,9 @@ from foundry_sim.facts.architecture import resolve
 from foundry_sim.facts.devices import device
 from foundry_sim.facts.memory import budget
 from foundry_sim.facts.precision import Precision
-from foundry_sim.learned.regressor import load as load_regressor
 from foundry_sim.predict import predict, predict_arrays
-from foundry_sim.train import heldout
 from foundry_sim.train.dataset import Dataset, load
-from foundry_sim.train.validate import shipped
+from foundry_sim.train.validate import left_out
 
 PEER_DEVICES = {"h100_sxm", "h200_sxm", "b200_sxm", "gb200", "a100_sxm", "l40s"}
 
@@ -61,9 +59,7 @@ def ask(python: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def errors(data: Dataset, chosen: list[int], peer: list[dict[str, Any]] | None) -> None:
-    trained = load_regressor()
-    assert trained is not None, "run `foundry sim train` first"
-    held, _ = shipped(data, "curve", heldout.read()["curve"], trained)
+    held = left_out(data)["curve"].errors
     both = [k for k in range(len(chosen)) if peer is None or "error" not in peer[k]]
     if peer is not None:
         print(f"the peer answered {len(both)} of {len(chosen)}; the comparison is over those")

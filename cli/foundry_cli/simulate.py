@@ -80,7 +80,9 @@ def simulate(
     quantised: Annotated[bool, typer.Option("--quantised", help="Also consider quantised weights.")] = False,
     shared: Annotated[bool, typer.Option("--shared", help="Slices of devices (HAMi) instead of whole ones.")] = False,
     mixed: Annotated[bool, typer.Option("--mixed", help="Also fleets that span several device groups.")] = False,
-    expected: Annotated[bool, typer.Option("--expected", help="Judge by expected values, not upper bounds.")] = False,
+    expected: Annotated[
+        bool, typer.Option("--expected", help="Judge by expected values, not cautious bounds.")
+    ] = False,
     method: Annotated[MethodName, typer.Option(help="Learned correction, or closed form.")] = MethodName.regressor,
     calibration: Annotated[
         Path | None, typer.Option(help="Your own measurements, as `foundry sim calibrate` keeps them; with --devices.")

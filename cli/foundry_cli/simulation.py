@@ -199,7 +199,7 @@ def _show_notes(request: "SimulationRequest", result: "SimulationResult") -> Non
     console.print()
     for warning in result.warnings:
         console.print(warning, style="dim")
-    judged = "the upper end of the 90 % interval" if request.confidence == "upper" else "expected values"
+    judged = "cautious bounds (inside the 90 % interval)" if request.confidence == "upper" else "expected values"
     console.print(
         f"{result.considered:,} configurations judged by {judged} in {result.elapsed_ms:,.0f} ms, "
         f"{result.feasible_count:,} meet the service levels.",

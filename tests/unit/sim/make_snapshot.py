@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 from foundry_sim.learned.regressor import HEADS
-from foundry_sim.learned.regressor import load as load_regressor
 from foundry_sim.predict import predict
 from foundry_sim.requests import parse
-from foundry_sim.train import heldout
-from foundry_sim.train.dataset import load
-from foundry_sim.train.decisions import decide
-from foundry_sim.train.validate import UPPER, shipped
+from foundry_sim.train.dataset import fully_known, load
+from foundry_sim.train.decisions import decide, summary
+from foundry_sim.train.validate import LeftOut, left_out
 
 HERE = Path(__file__).parent
 MARGIN = 1.05
@@ -65,17 +63,21 @@ def lowered(old: Any, new: Any) -> Any:
 
 
 def ceilings() -> dict[str, Any]:
-    data, trained = load(known_speculation=False), load_regressor()
-    assert trained is not None
-    found: dict[str, Any] = {}
-    for split, held in heldout.read().items():
-        errors, widths = shipped(data, split, held, trained)
-        found[split] = {h: _ceiling(errors[h], widths[h], data.current) for h in HEADS}
-        if split == "curve":
-            tpot, ttft = (np.where(data.current, errors[h], np.nan) for h in ("tpot", "ttft"))
-            picks = decide(data.rows, tpot, ttft, tpot + UPPER * widths["tpot"], ttft + UPPER * widths["ttft"])
-            found["decisions"] = {"regret": _up(100 * picks.regret), "violations": _up(100 * picks.violations)}
-    return found
+    data = load(known_speculation=False)
+    left = left_out(data)
+    found: dict[str, Any] = {
+        split: {h: _ceiling(one.errors[h], one.widths[h], data.current) for h in HEADS} for split, one in left.items()
+    }
+    recorded = data.current & np.array([fully_known(m) for m in data.rows])
+    kinds = {"all": data.current, "recorded": recorded}
+    return found | {"decisions": {kind: _decisions(data.rows, left["curve"], keep) for kind, keep in kinds.items()}}
+
+
+def _decisions(rows: Any, left: LeftOut, keep: Any) -> dict[str, float]:
+    picks = decide(rows, left.errors, left.widths, keep)
+    sure = summary([pick for pick in picks if pick.promised])
+    shares = {"regret": sure.regret, "violations": sure.violations, "unpromised": 1 - sure.count / len(picks)}
+    return {name: _up(100 * share) for name, share in shares.items()}
 
 
 def _ceiling(error: Any, width: Any, current: Any) -> dict[str, Any] | None:

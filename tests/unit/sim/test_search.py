@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from foundry_sim.errors import SimulatorError
 from foundry_sim.facts.architecture import resolve
@@ -13,6 +14,7 @@ from foundry_sim.facts.precision import Precision
 from foundry_sim.facts.workloads import CLASSES
 from foundry_sim.search.fleet import Slot, fleet_problem
 from foundry_sim.search.genetic import enumerate_all, evolve
+from foundry_sim.search.judge import cautious
 from foundry_sim.search.plans import (
     BlockedConfiguration,
     DeviceGroup,
@@ -21,6 +23,7 @@ from foundry_sim.search.plans import (
     ServiceLevels,
     SimulationRequest,
     SimulationResult,
+    Spread,
     Workload,
 )
 from foundry_sim.search.queries import node_configurations, recommend
@@ -52,11 +55,22 @@ def answer() -> SimulationResult:
 
 
 def upper(plan: Plan, name: str) -> float:
-    spread = getattr(plan.predicted, name)
-    return float(spread.mean * max(1.0, spread.hi / spread.mean))
+    return promised(getattr(plan.predicted, name), "mean")
 
 
-def test_plans_keep_the_service_levels_at_the_upper_bound(answer: SimulationResult) -> None:
+def promised(spread: Spread, statistic: str) -> float:
+    value, mean, hi = (np.array(getattr(spread, name)) for name in (statistic, "mean", "hi"))
+    return float(cautious(value, mean, hi))
+
+
+def test_a_cautious_bound_lies_inside_the_interval_and_keeps_the_shape() -> None:
+    value, mean, hi = np.array([80.0, 100.0, 300.0]), np.full(3, 100.0), np.full(3, 144.0)
+    np.testing.assert_allclose(cautious(value, mean, hi, 0.5), 1.2 * value)
+    assert (cautious(value, mean, hi, 0.0) == value).all()
+    np.testing.assert_allclose(cautious(value, mean, hi, 1.0), 1.44 * value)
+
+
+def test_plans_keep_the_service_levels_at_the_cautious_bound(answer: SimulationResult) -> None:
     assert answer.feasible
     for plan in answer.plans:
         assert plan.meets_service_levels
@@ -131,6 +145,18 @@ def test_an_infeasible_request_says_what_binds_and_what_would_do() -> None:
     for suggestion in found.hardware:
         assert suggestion.plan.meets_service_levels
         assert suggestion.device != "a100_sxm" or suggestion.nodes > 1
+
+
+def test_a_plan_that_is_only_expected_to_meet_is_named_as_the_nearest() -> None:
+    met = simulate(ask(confidence="expected", service_levels=ServiceLevels())).plans[0]
+    just = ServiceLevels(ttft_ms=met.predicted.ttft_ms.mean * 1.001)
+    groups = [next(group for group in CLUSTER if group.name == met.device_group)]
+    asked = {"device_groups": groups, "service_levels": just, "engines": [met.engine], "replicas": met.replicas}
+    blocked = [BlockedConfiguration(tp=tp) for tp in (1, 2, 4, 8) if tp != met.tp]
+    found = simulate(ask(**asked, blocked=blocked))
+    assert not found.feasible and found.nearest
+    assert "is sure to meet" in found.headline and "expected values meet" in found.explanation
+    assert simulate(ask(**asked, blocked=blocked, confidence="expected")).feasible
 
 
 def test_a_model_that_does_not_fit_names_memory() -> None:
@@ -384,7 +410,7 @@ def test_whatever_is_asked_no_plan_breaks_its_promise(data: st.DataObject) -> No
     for plan in found.plans:
         assert plan.devices <= capacity[plan.device_group]
         ttft, tpot, e2e = (
-            getattr(spread, levels.statistic) * max(1.0, spread.hi / max(spread.mean, 1e-9))
+            promised(spread, levels.statistic)
             for spread in (plan.predicted.ttft_ms, plan.predicted.tpot_ms, plan.predicted.e2e_ms)
         )
         assert levels.ttft_ms is None or ttft <= levels.ttft_ms * 1.001 + 0.001

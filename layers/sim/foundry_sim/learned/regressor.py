@@ -1,9 +1,10 @@
 """The learned correction of the closed form, its 90 % interval, and how far either can be trusted.
 
 Per head (tpot, ttft, offline rate) a forest, a smooth function or the mean of both predicts log(measured / closed
-form), and a second forest the scale of what is left. Outside the measured domain (an architecture, device or engine
-that no measurement has) the correction is shrunk towards the physics and the interval widened, by amounts that
-validation on left-out models and devices gave. Software newer than every measurement widens the interval, too.
+form), and a second forest the size of what is left, which grows with the distance to the nearest measurement: newer
+software, longer prompts and other splits widen the interval by degrees. Outside the measured domain (an architecture,
+device or engine that no measurement has) the correction is also shrunk towards the physics and the interval widened, by
+amounts that validation on left-out models and devices gave.
 """
 
 from dataclasses import dataclass, replace
@@ -33,8 +34,7 @@ LIMIT = 1.5  # no correction passes a factor of e^1.5
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`trust` is indexed by novelty: how many of architecture, device and engine are unmeasured. `stretch` likewise,
-    with software newer than every measurement as one more."""
+    """`trust` and `stretch` are indexed by novelty: how many of architecture, device and engine are unmeasured."""
 
     mean: Forest | Smoother
     scale: Forest
@@ -50,7 +50,6 @@ class Regressor:
     architectures: frozenset[float]
     devices: frozenset[float]
     engines: frozenset[float]
-    newest: float = np.inf  # day of the last measurement
 
 
 def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, method: str) -> Correction:
@@ -61,10 +60,10 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
         token, first, rate = (one * HEURISTIC_WIDTH[head] for head in HEADS)
         return Correction(one, one, one, first, token, rate, in_domain=one > 0)
     novelty = np.broadcast_to(_novelty(learned, t, known), one.shape)
-    columns = np.ascontiguousarray(matrix(t, shape, x, s, known).T)
     places = coordinates(t, shape, x, s, known)
-    smooth, newer = _smooth(learned, places), _newer(learned, known)
-    found = {h: _apply(learned.heads[h], columns, smooth.get(h), (novelty, novelty + newer), x) for h in HEADS}
+    smooth, distance = _smooth(learned, places)
+    columns = with_distance(matrix(t, shape, x, s, known), distance)
+    found = {h: _apply(learned.heads[h], columns, smooth.get(h), novelty, x) for h in HEADS}
     factors = {head: np.exp(value) for head, (value, _) in found.items()}
     widths = {head: width for head, (_, width) in found.items()}
     return Correction(
@@ -83,16 +82,25 @@ def _apply(
     head: Head,
     columns: NDArray[np.float32],
     smooth: Array | None,
-    novelty: tuple[NDArray[np.intp], NDArray[np.intp]],
+    novelty: NDArray[np.intp],
     x: Traffic,
 ) -> tuple[Array, Array]:
     """(log factor, half-width in log space); a head without a smooth part, the offline rate's, speaks only where
     everything is queued at once."""
     if smooth is None and not np.any(x.kind == OFFLINE):
         return np.zeros(columns.shape[1]), np.full(columns.shape[1], HEURISTIC_WIDTH["rate"])
-    value = np.clip(_blend(head, columns, smooth), -LIMIT, LIMIT) * head.trust[novelty[0]]
-    width = np.exp(np.clip(head.scale.predict(columns), -4.0, 1.0)) * head.stretch[np.minimum(novelty[1], 3)]
-    return value, np.clip(width, 0.02, 2.5)
+    value = np.clip(_blend(head, columns, smooth), -LIMIT, LIMIT) * head.trust[novelty]
+    return value, np.clip(error_size(head.scale, columns) * head.stretch[novelty], 0.02, 2.5)
+
+
+def with_distance(features: NDArray[np.float32], distance: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """What the forests look at: features (rows × n) as columns, and one more, how far the nearest measurement is."""
+    return np.vstack([features.T, np.log(np.minimum(distance, 100.0) + 0.1)]).astype(np.float32)
+
+
+def error_size(forest: Forest, columns: NDArray[np.float32]) -> Array:
+    """The size of the log error that rows like these showed."""
+    return np.asarray(np.exp(np.clip(forest.predict(columns), -4.0, 1.0)))
 
 
 def _blend(head: Head, columns: NDArray[np.float32], smooth: Array | None) -> Array:
@@ -106,19 +114,14 @@ def blended(forest: Array, smooth: Array | None) -> Array:
     return forest if smooth is None else 0.5 * (forest + smooth)
 
 
-def _smooth(learned: Regressor, places: NDArray[np.float32]) -> dict[str, Array]:
-    """The smooth corrections of TTFT and TPOT, which share one kernel."""
+def _smooth(learned: Regressor, places: NDArray[np.float32]) -> tuple[dict[str, Array], NDArray[np.float32]]:
+    """The smooth corrections of TTFT and TPOT, which share one kernel, and the distance to the nearest anchor."""
     first, token = learned.heads["ttft"].mean, learned.heads["tpot"].smooth
     if not isinstance(first, Smoother) or token is None:
-        return {}
+        return {}, np.zeros(len(places), np.float32)
     both = replace(first, coefficients=np.stack([first.coefficients, token.coefficients], axis=1))
-    return dict(zip(("ttft", "tpot"), both.predict(places).T, strict=True))
-
-
-def _newer(learned: Regressor, known: Context) -> NDArray[np.bool_]:
-    """Whether the software, or else the deployment, is more recent than anything measured."""
-    latest = np.fmax(known.days, known.measured)
-    return np.asarray(np.nan_to_num(latest, nan=-np.inf) > learned.newest)
+    found, distance = both.predict_near(places)
+    return dict(zip(("ttft", "tpot"), found.T, strict=True)), distance
 
 
 def _tail(head: Head, places: NDArray[np.float32], x: Traffic) -> dict[str, Array]:
@@ -153,7 +156,7 @@ def load(folder: Path = MODELS) -> Regressor | None:
     with np.load(path, allow_pickle=False) as stored:
         heads = {head: _head(stored, head) for head in HEADS}
         architectures, devices, engines = (frozenset(stored[n].tolist()) for n in _SEEN)
-        return Regressor(heads, architectures, devices, engines, float(stored["newest"]))
+        return Regressor(heads, architectures, devices, engines)
 
 
 def _head(stored: Any, head: str) -> Head:
@@ -187,5 +190,4 @@ def save(regressor: Regressor, folder: Path) -> None:
         arrays |= {f"{name}_trust": head.trust, f"{name}_stretch": head.stretch}
     for group in _SEEN:
         arrays[group] = np.array(sorted(getattr(regressor, group)), dtype=np.float64)
-    arrays["newest"] = np.float64(regressor.newest)
     np.savez_compressed(folder / "residual.npz", **arrays)

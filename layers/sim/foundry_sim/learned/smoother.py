@@ -26,11 +26,18 @@ class Smoother:
     offset: float
 
     def predict(self, coordinates: NDArray[np.float32]) -> NDArray[np.float64]:
-        """`coordinates` is rows × d. A search varies few of them: what all rows share is one number per anchor."""
+        """`coordinates` is rows × d; the answer has one number, or k, per row."""
+        return self.predict_near(coordinates)[0]
+
+    def predict_near(self, coordinates: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """The correction of each row and its distance to the nearest anchor. A search varies few coordinates: what all
+        rows share is one number per anchor."""
         count = len(coordinates)
         found = np.empty((count, *self.coefficients.shape[1:]), np.float64)
-        if not count:
-            return found
+        nearest = np.full(count, np.inf, np.float32)
+        if not count or not len(self.anchors):
+            found[:] = 0.0
+            return found + self.offset, nearest
         scale, first = np.float32(self.sharpness / FADE), coordinates[0]
         varies = (coordinates != first).any(axis=0)
         anchors, same = self.anchors[:, varies], (self.anchors - first)[:, ~varies]
@@ -42,7 +49,8 @@ class Smoother:
         for start in range(0, count, _ROWS):
             near = room[: min(_ROWS, count - start)]
             np.matmul(rows[start : start + _ROWS], turned, out=near)  # 1 + scale · distance²
+            nearest[start : start + _ROWS] = near.min(axis=1)
             np.reciprocal(near, out=near)
             np.square(near, out=near)
             found[start : start + _ROWS] = near @ self.coefficients
-        return found + self.offset
+        return found + self.offset, np.sqrt(np.maximum(nearest - 1, 0) / scale)

@@ -20,7 +20,7 @@ from foundry_sim.predict import ArrayPrediction
 from foundry_sim.search.assemble import plan
 from foundry_sim.search.candidates import Block, Candidates, Floats, blocks, cache_tokens, fitting
 from foundry_sim.search.genetic import Genomes, Problem, Scores, enumerate_all, evolve
-from foundry_sim.search.judge import judge
+from foundry_sim.search.judge import bound, excess, judge
 from foundry_sim.search.plans import Fleet, FleetPart, SimulationRequest
 
 ENGINES = ("vllm", "sglang")  # servers that hand a cache over
@@ -162,12 +162,12 @@ def _token_s(tables: Stagewise, layouts: np.ndarray, batch: Floats) -> Floats:
 
 def _late(request: SimulationRequest, ttft_s: Floats, token_s: Floats, e2e_s: Floats) -> Floats:
     """Log excess over the limits at the bound that the request asks for."""
-    levels, factor = request.service_levels, _INTERVAL if request.confidence == "upper" else 1.0
+    levels, upper = request.service_levels, request.confidence == "upper"
     pace = None if levels.tokens_per_second is None else 1e3 / levels.tokens_per_second
     total = np.zeros_like(ttft_s)
     for value, limit in ((ttft_s, levels.ttft_ms), (token_s, pace), (e2e_s, levels.e2e_ms)):
         if limit is not None:
-            total += np.maximum(0.0, np.log(value * 1e3 * factor / limit))
+            total += excess(bound(_spread(value), "mean", upper), limit)
     return total
 
 

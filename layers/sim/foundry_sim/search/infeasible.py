@@ -11,7 +11,7 @@ from foundry_sim.facts.memory import budget
 from foundry_sim.facts.parallel import layouts
 from foundry_sim.search.assemble import plan
 from foundry_sim.search.candidates import Block, blocks, max_model_len
-from foundry_sim.search.judge import CONSTRAINTS, Judged
+from foundry_sim.search.judge import CONSTRAINTS, Judged, cautious, judge
 from foundry_sim.search.plans import (
     DeviceGroup,
     HardwareSuggestion,
@@ -34,6 +34,9 @@ _LABELS = {
 _CATALOGUE = ("l40s", "rtx_pro_6000", "a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "mi300x",
               "mi325x", "mi355x", "gaudi3")  # fmt: skip
 _SUGGESTIONS = 3
+_CAUTIOUSLY = (
+    " at the cautious bound; the expected values meet the service levels, so benchmark it before you refuse it"
+)
 
 
 def explain(request: SimulationRequest, architecture: Architecture, table: Table) -> dict[str, Any]:
@@ -46,14 +49,19 @@ def explain(request: SimulationRequest, architecture: Architecture, table: Table
     # An overloaded queue has no meaningful latency: say what rate it could carry instead.
     named = ["throughput"] if "throughput" in nearest.missed else nearest.missed
     missed = ", ".join(_miss(request, name, judged, place) for name in named)
+    likely = request.confidence == "upper" and bool(judge(_expecting(request), rows).feasible[place])
     return {
-        "headline": f"No plan meets the service levels: {_LABELS[binding]} binds",
+        "headline": f"No plan {'is sure to meet' if likely else 'meets'} the service levels: {_LABELS[binding]} binds",
         "binding_constraint": binding,
         "explanation": f"The nearest plan ({nearest.device_group}, {nearest.engine}, TP{nearest.tp}, "
-        f"{nearest.replicas} replicas) misses {missed}.",
+        f"{nearest.replicas} replicas) misses {missed}{_CAUTIOUSLY if likely else ''}.",
         "nearest": Nearest(service_levels=levels, plan=nearest),
         "hardware": suggestions(request, architecture),
     }
+
+
+def _expecting(request: SimulationRequest) -> SimulationRequest:
+    return request.model_copy(update={"confidence": "expected"})
 
 
 def _miss(request: SimulationRequest, name: str, judged: Judged, row: int) -> str:
@@ -176,7 +184,7 @@ def binding_when_met(request: SimulationRequest, best: Plan) -> tuple[str | None
     if not used:
         return None, "No service level was asked for: the cheapest plan that fits in memory comes first."
     name = max(used, key=lambda key: used[key])
-    kind = "upper bound of the " if request.confidence == "upper" else ""
+    kind = "cautious bound of the " if request.confidence == "upper" else ""
     label = _LABELS[name].capitalize()
     return name, f"{label} binds: the {kind}{levels.statistic} uses {used[name]:.0%} of its limit."
 
@@ -184,4 +192,5 @@ def binding_when_met(request: SimulationRequest, best: Plan) -> tuple[str | None
 def _judged(request: SimulationRequest, spread: Spread) -> float:
     """What the search compared with the limit."""
     value = float(getattr(spread, request.service_levels.statistic))
-    return value * max(1.0, spread.hi / spread.mean) if request.confidence == "upper" and spread.mean > 0 else value
+    mean, hi = np.array(spread.mean), np.array(spread.hi)
+    return float(cautious(np.array(value), mean, hi)) if request.confidence == "upper" else value

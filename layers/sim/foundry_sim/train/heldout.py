@@ -46,10 +46,12 @@ _DEVICES = {"b200_sxm": 0, "gb200": 0, "h100_sxm": 1, "h200_sxm": 2, "mi355x": 3
 
 @dataclass(frozen=True, slots=True)
 class Heldout:
-    """Log errors (predicted / measured) by head, NaN where a row was never left out; shape: rows."""
+    """Log errors (predicted / measured) by head, and how far the nearest measurement was that trained; NaN where a row
+    was never left out. Shape: rows."""
 
     physics: dict[str, Array]
     corrected: dict[str, Array]
+    distance: Array
 
 
 def folds(rows: Sequence[Measurement], split: str) -> NDArray[np.intp]:
@@ -114,7 +116,7 @@ def _errors(p: Prepared, out: NDArray[np.bool_]) -> Heldout:
         known = out & p.usable(h)
         value = _correction(p, h, ~out, columns, first) if known.any() else np.zeros(len(out))
         corrected[h] = np.where(known, value - p.residual[h], np.nan)
-    return Heldout(physics, corrected)
+    return Heldout(physics, corrected, np.where(out, first.predict_near(places(p))[1], np.nan))
 
 
 def _correction(
@@ -130,17 +132,18 @@ def _correction(
 def merge(parts: Sequence[Heldout]) -> Heldout:
     """Each row was left out at most once."""
 
-    def joined(name: str, head: str) -> Array:
-        values = np.array([getattr(p, name)[head] for p in parts])
+    def joined(found: Sequence[Array]) -> Array:
+        values = np.array(found)
         return np.where(np.isfinite(values).any(axis=0), np.nansum(values, axis=0), np.nan)
 
-    physics, corrected = ({h: joined(name, h) for h in HEADS} for name in _KINDS)
-    return Heldout(physics, corrected)
+    physics, corrected = ({h: joined([getattr(p, name)[h] for p in parts]) for h in HEADS} for name in _KINDS)
+    return Heldout(physics, corrected, joined([p.distance for p in parts]))
 
 
 def save(found: dict[str, Heldout], path: Path = FILE) -> None:
     arrays: dict[str, Any] = {}
     for split, held in found.items():
+        arrays[f"{split}_distance"] = held.distance.astype(np.float32)
         for head in HEADS:
             arrays[f"{split}_{head}_physics"] = held.physics[head].astype(np.float32)
             arrays[f"{split}_{head}_corrected"] = held.corrected[head].astype(np.float32)
@@ -149,8 +152,14 @@ def save(found: dict[str, Heldout], path: Path = FILE) -> None:
 
 def read(path: Path = FILE) -> dict[str, Heldout]:
     with np.load(path, allow_pickle=False) as stored:
+
+        def heads(split: str, kind: str) -> dict[str, Array]:
+            return {h: stored[f"{split}_{h}_{kind}"].astype(float) for h in HEADS}
+
         return {
-            split: Heldout(*({h: stored[f"{split}_{h}_{kind}"].astype(float) for h in HEADS} for kind in _KINDS))
+            split: Heldout(
+                heads(split, "physics"), heads(split, "corrected"), stored[f"{split}_distance"].astype(float)
+            )
             for split in SPLITS
         }
 

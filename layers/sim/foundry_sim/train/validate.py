@@ -1,17 +1,20 @@
 """`foundry sim validate`: errors on groups kept out of training, as a table."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.learned.regressor import HEADS, Regressor
-from foundry_sim.learned.regressor import load as load_regressor
+from foundry_sim.learned.regressor import HEADS
 from foundry_sim.physics.terms import Array
-from foundry_sim.train import heldout, tails
+from foundry_sim.search.judge import CAUTION
+from foundry_sim.train import heldout, intervals, tails
 from foundry_sim.train.dataset import Dataset, fully_known, load
-from foundry_sim.train.decisions import decide
-from foundry_sim.train.heldout import SPLITS, Heldout
+from foundry_sim.train.decisions import decide, summary
+from foundry_sim.train.fit import fitted_table
+from foundry_sim.train.fit_residual import Prepared
+from foundry_sim.train.heldout import SPLITS
 from foundry_sim.train.measurement import Measurement
 
 _GROUPS: dict[str, Callable[[Measurement], str]] = {
@@ -20,7 +23,16 @@ _GROUPS: dict[str, Callable[[Measurement], str]] = {
     "device": lambda m: m.device,
     "time": lambda m: m.engine,
 }
+_CAUTIONS = (0.0, 0.25, CAUTION, 0.75, 1.0)
 _HEADER = f"{'':52} {'n':>5} {'MAPE %':>7} {'median':>7} {'p90':>7} {'bias':>7} {'cover %':>8}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Log errors (predicted / measured) and half-widths (log) of the intervals, by head; NaN where not left out."""
+
+    errors: dict[str, Array]
+    widths: dict[str, Array]
 
 
 def report(split: str | None = None, refit: str = "nothing") -> Iterator[str]:
@@ -30,13 +42,13 @@ def report(split: str | None = None, refit: str = "nothing") -> Iterator[str]:
     asked = load(known_speculation=False)
     if refit != "nothing":
         yield from _refit(asked, chosen, physics=refit == "everything")
-    stored, trained = heldout.read(), load_regressor()
-    if trained is None:
-        yield "no trained model: run `foundry sim train` first"
+    if not heldout.FILE.is_file():
+        yield "no held-out predictions: run `foundry sim validate --refit everything` first"
         return
+    found = left_out(asked)
     yield _HEADER
     for name in chosen:
-        yield from _table(asked, name, stored[name], trained)
+        yield from _table(asked, name, found[name])
 
 
 def _refit(asked: Dataset, chosen: list[str], physics: bool) -> Iterator[str]:
@@ -55,15 +67,15 @@ def _refit(asked: Dataset, chosen: list[str], physics: bool) -> Iterator[str]:
     heldout.save(found)
 
 
-def _table(data: Dataset, split: str, held: Heldout, trained: Regressor) -> Iterator[str]:
-    errors, widths = shipped(data, split, held, trained)
+def _table(data: Dataset, split: str, found: LeftOut) -> Iterator[str]:
+    errors, widths = found.errors, found.widths
+    recorded = np.array([fully_known(m) for m in data.rows])
     for head in HEADS:
         seen = np.isfinite(errors[head]) & data.current
         if not seen.any():
             continue
         yield _line(f"{split}: {head}", errors[head], widths[head], seen)
-        sure = seen & np.array([fully_known(m) for m in data.rows])
-        yield _line(f"{split}: {head}, configuration fully recorded", errors[head], widths[head], sure)
+        yield _line(f"{split}: {head}, configuration fully recorded", errors[head], widths[head], seen & recorded)
         groups = np.array([_GROUPS[split](m) for m in data.rows])
         for name in sorted(set(groups[seen].tolist())):
             yield _line(f"   {name}", errors[head], widths[head], seen & (groups == name))
@@ -73,36 +85,35 @@ def _table(data: Dataset, split: str, held: Heldout, trained: Regressor) -> Iter
         size = 100 * np.abs(np.expm1(error[np.isfinite(error)]))
         if len(size):
             yield f"{f'{split}: ttft {name}':52} {len(size):5d} {size.mean():7.1f} {np.median(size):7.1f}"
-    picks = decide(
-        data.rows,
-        np.where(data.current, errors["tpot"], np.nan),
-        np.where(data.current, errors["ttft"], np.nan),
-        errors["tpot"] + UPPER * widths["tpot"],
-        errors["ttft"] + UPPER * widths["ttft"],
-    )
-    yield (
-        f"{split}: {picks.questions} decisions, regret {100 * picks.regret:.1f} %, "
-        f"violations {100 * picks.violations:.1f} %, unanswered {100 * picks.unanswered:.1f} %"
-    )
+    yield from _decisions(data, split, found, recorded)
 
 
-UPPER = 0.5  # of the interval's half-width that a search adds before it trusts a configuration
+def _decisions(data: Dataset, split: str, found: LeftOut, recorded: NDArray[np.bool_]) -> Iterator[str]:
+    """What each share of the interval costs. A pick that its cautious bound does not allow is not promised."""
+    for name, keep in (("", data.current), (", fully recorded", data.current & recorded)):
+        yield f"{f'{split}: decisions{name}':42} promised: n, regret, violations %  all: n, regret, violations %"
+        for caution in _CAUTIONS:
+            picks = decide(data.rows, found.errors, found.widths, keep, caution)
+            sure, every = summary([pick for pick in picks if pick.promised]), summary(picks)
+            mark = "  (the search's)" if caution == CAUTION else ""
+            yield f"   {caution:.2f} of the interval{mark:24}" + "".join(
+                f"{d.count:14d} {100 * d.regret:6.1f} {100 * d.violations:6.1f}" for d in (sure, every)
+            )
 
 
-def shipped(data: Dataset, split: str, held: Heldout, trained: Regressor) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Held-out log errors and interval half-widths, with the trust and stretch that a request of this kind gets."""
-    from foundry_sim.train.fit import fitted_table
-    from foundry_sim.train.fit_residual import Prepared
-
-    columns = np.ascontiguousarray(Prepared(data, fitted_table()).features.T)
-    novelty = 0 if split == "curve" else 1
-    errors, widths = {}, {}
-    for name in HEADS:
-        head = trained.heads[name]
-        trust = head.trust[0 if split == "time" else novelty]
-        errors[name] = held.physics[name] + trust * (held.corrected[name] - held.physics[name])
-        widths[name] = np.exp(np.clip(head.scale.predict(columns), -4.0, 1.0)) * head.stretch[novelty]
-    return errors, widths
+def left_out(data: Dataset) -> dict[str, LeftOut]:
+    """What validation knows of each way of leaving out, with the trust and widths that such a request would get from
+    models made without its group."""
+    p, stored = Prepared(data, fitted_table()), heldout.read()
+    found = {split: LeftOut({}, {}) for split in SPLITS}
+    for head in HEADS:
+        s = intervals.sample(p, head, stored, intervals.trust(data, head, stored))
+        width = intervals.widths(s)
+        for place, split in enumerate(SPLITS):
+            mine, values = s.split == place, np.full((2, len(data.rows)), np.nan)
+            values[:, s.row[mine]] = s.error[mine], width[mine]
+            found[split].errors[head], found[split].widths[head] = values
+    return found
 
 
 def _line(name: str, error: Array, width: Array, keep: NDArray[np.bool_]) -> str:
