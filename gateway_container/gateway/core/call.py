@@ -20,6 +20,8 @@ RESPONSES: Final = "/v1/responses"
 USAGE_OPTION_PATHS: Final = frozenset({CHAT, "/v1/completions"})
 
 
+KEPT_THERE: Final = ("previous_response_id", "conversation", "prompt")
+ESCAPE: Final = b"\\u"
 QUOTE: Final = ord('"')
 BRACKET: Final = ord("[")
 LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
@@ -41,6 +43,24 @@ def plain_text(call: Call) -> bool:
 
 def _absent_or_text(value: msgspec.Raw) -> bool:
     return value is NULL or memoryview(value)[0] == QUOTE
+
+
+def continues(body: bytes) -> bool:
+    """Whether a call of the Responses API goes on with something that the provider keeps and the body does not hold."""
+    if body.find(ESCAPE) < 0 and all([body.find(b'"%b"' % name.encode()) < 0 for name in KEPT_THERE]):
+        return False
+    fields = _decode_fields(body)
+    return any([bytes(fields.get(name, NULL)) != b"null" for name in KEPT_THERE])
+
+
+def unescaped(body: bytes) -> bytes:
+    """The same JSON with every name written in the one usual way. Raises Rejected."""
+    if body.find(ESCAPE) < 0:
+        return body
+    try:
+        return msgspec.json.encode(msgspec.json.decode(body))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise Rejected("invalid_request", f"The body is not a valid request: {error}.") from None
 
 
 def prompts(call: Call) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.core.call import CHAT, RESPONSES, USAGE_OPTION_PATHS, plain_text, prompts
+from gateway.core.call import CHAT, RESPONSES, USAGE_OPTION_PATHS, continues, plain_text, prompts, unescaped
 from gateway.core.lease import Scope
 from gateway.core.problems import Rejected
 from gateway.core.shapes import NULL, Call, Usage
@@ -17,23 +17,38 @@ ATTACHMENT_MARKS: Final = (
     b'"image_url"',
     b'"input_image"',
     b'"input_audio"',
-    b'"video_url"',
-    b'"file_id"',
     b'"audio_url"',
     b'"source"',  # Anthropic's
+)
+# A document, a video or what the provider keeps of a conversation: at most a context, the longest in the field.
+CONTEXT_TOKENS: Final = 1 << 20
+LONG_MARKS: Final = (
+    b'"file_id"',
+    b'"file_url"',
+    b'"input_file"',
+    b'"document"',
+    b'"document_url"',
+    b'"video_url"',
+    b'"input_video"',
 )
 # Providers and chat templates put instructions of their own before tools (Anthropic: some 500 tokens).
 TOKENS_OF_INSTRUCTIONS: Final = 1024
 
 
-def input_bound(call: Call, body: bytes) -> int:
+def input_bound(call: Call, body: bytes, path: str) -> int:
     """At most how many prompt tokens a body can be: no tokenizer makes more than one token of a byte."""
     size = len(body)
     if call.tools is not NULL:
         size += TOKENS_OF_INSTRUCTIONS
+    if path == RESPONSES and continues(body):
+        return size + CONTEXT_TOKENS
     if plain_text(call):
         return size
-    return size + sum(body.count(mark) for mark in ATTACHMENT_MARKS) * TOKENS_PER_ATTACHMENT
+    body = unescaped(body)
+    for mark in LONG_MARKS:
+        if body.find(mark) >= 0:
+            return size + CONTEXT_TOKENS
+    return size + sum([body.count(mark) for mark in ATTACHMENT_MARKS]) * TOKENS_PER_ATTACHMENT
 
 
 def asked_output(call: Call, path: str) -> int:

@@ -10,6 +10,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
 from gateway.core.reserve import (
+    CONTEXT_TOKENS,
     DEFAULT_MAX_OUTPUT_TOKENS,
     TOKENS_OF_INSTRUCTIONS,
     TOKENS_PER_ATTACHMENT,
@@ -24,10 +25,10 @@ PICTURE = "https://example.com/a.png"
 PLAIN = [{"role": "user", "content": 'What does {"image_url": …} and "source" and "tools" mean?'}]
 
 
-def bound(**fields: Any) -> tuple[int, int]:
+def bound(path: str = "/v1/chat/completions", **fields: Any) -> tuple[int, int]:
     """The bound, and the size of the body."""
     body = json.dumps({"model": "m", **fields}, ensure_ascii=False).encode()
-    return input_bound(parse(body), body), len(body)
+    return input_bound(parse(body), body, path), len(body)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,46 @@ def test_text_is_at_most_a_token_a_byte(fields: dict[str, Any]) -> None:
 def test_attachments_are_bounded_apart(fields: dict[str, Any]) -> None:
     found, size = bound(**fields)
     assert found >= size + TOKENS_PER_ATTACHMENT
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "input_file", "file_url": PICTURE}],
+        [{"type": "file", "file": {"file_id": "f"}}],
+        [{"type": "document", "source": {"type": "url", "url": PICTURE}}],
+        [{"type": "video_url", "video_url": {"url": PICTURE}}],
+        [{"type": "document_url", "document_url": PICTURE}],
+    ],
+)
+def test_documents_and_videos_may_be_as_long_as_a_context(content: list[dict[str, Any]]) -> None:
+    for fields in ({"messages": [{"role": "user", "content": content}]}, {"input": [{"content": content}]}):
+        found, size = bound(**fields)
+        assert found >= size + CONTEXT_TOKENS
+
+
+def test_escapes_hide_nothing() -> None:
+    plain = b'{"model":"m","messages":[{"content":[{"type":"x","image_url":{"url":"u"}}]}]}'
+    hidden = plain.replace(b"image_url", b"image\\u005furl")
+    assert input_bound(parse(hidden), hidden, CHAT) >= len(hidden) + TOKENS_PER_ATTACHMENT
+    hidden = b'{"model":"m","input":"hi","previous\\u005fresponse_id":"r"}'
+    assert input_bound(parse(hidden), hidden, RESPONSES) >= CONTEXT_TOKENS
+
+
+@pytest.mark.parametrize(
+    "fields", [{"previous_response_id": "r"}, {"conversation": {"id": "c"}}, {"prompt": {"id": "p"}}]
+)
+def test_what_the_provider_keeps_may_be_as_long_as_a_context(fields: dict[str, Any]) -> None:
+    found, size = bound(RESPONSES, input="hi", **fields)
+    assert found == size + CONTEXT_TOKENS
+    found, size = bound(RESPONSES, input="hi", **dict.fromkeys(fields))
+    assert found == size
+
+
+def test_escapes_that_are_none_are_refused() -> None:
+    body = b'{"model":"m","messages":[{"content":[]}],"x":"\\ud800"}'
+    with pytest.raises(Rejected):
+        input_bound(parse(body), body, CHAT)
 
 
 def test_tools_bring_instructions_that_the_client_does_not_see() -> None:
