@@ -138,13 +138,19 @@ class Hot:
         """One timer for everything instead of timers per request."""
         while True:
             await asyncio.sleep(1.0)
-            self.tick += 1
-            self._wall_ms = now_ms() - int(time.monotonic() * 1000)
-            self.pressure = self.load.pressure()
-            now_s = self.tell_time()
-            for front in list(self.fronts):
-                front.sweep(now_s)
-            self.pools.sweep(now_s)
+            self.tend()
+
+    def tend(self) -> None:
+        """What is due once a second."""
+        self.tick += 1
+        self._wall_ms = now_ms() - int(time.monotonic() * 1000)
+        self.pressure = self.load.pressure()
+        if self.settings.credentials_dir is not None:
+            self.targets.clear()  # a file may hold another key by now
+        now_s = self.tell_time()
+        for front in list(self.fronts):
+            front.sweep(now_s)
+        self.pools.sweep(now_s)
 
     async def drain(self) -> None:
         """Let requests under way finish, at most ``drain_s``; new ones are sent away."""
