@@ -25,6 +25,7 @@ os.environ.pop("SSL_CERT_DIR", None)
 os.environ.pop("AWS_ENDPOINT_URL", None)
 os.environ.pop("AWS_PROFILE", None)
 
+import moto.core.models  # noqa: F401 - before any client is made: those that are older would look for AWS itself
 import pytest
 from foundry_local.deployer import synthesize
 from xdist.remote import Producer
