@@ -20,7 +20,6 @@ RESPONSES: Final = "/v1/responses"
 USAGE_OPTION_PATHS: Final = frozenset({CHAT, "/v1/completions"})
 
 
-KEPT_THERE: Final = ("previous_response_id", "conversation", "prompt")
 ESCAPE: Final = b"\\u"
 QUOTE: Final = ord('"')
 BRACKET: Final = ord("[")
@@ -45,12 +44,13 @@ def _absent_or_text(value: msgspec.Raw) -> bool:
     return value is NULL or memoryview(value)[0] == QUOTE
 
 
-def continues(body: bytes) -> bool:
+def continues(call: Call) -> bool:
     """Whether a call of the Responses API goes on with something that the provider keeps and the body does not hold."""
-    if body.find(ESCAPE) < 0 and all([body.find(b'"%b"' % name.encode()) < 0 for name in KEPT_THERE]):
-        return False
-    fields = _decode_fields(body)
-    return any([bytes(fields.get(name, NULL)) != b"null" for name in KEPT_THERE])
+    return _given(call.previous_response_id) or _given(call.conversation) or _given(call.prompt)
+
+
+def _given(value: msgspec.Raw) -> bool:
+    return value is not NULL and bytes(value) != b"null"
 
 
 def unescaped(body: bytes) -> bytes:

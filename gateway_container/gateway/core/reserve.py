@@ -40,7 +40,7 @@ def input_bound(call: Call, body: bytes, path: str) -> int:
     size = len(body)
     if call.tools is not NULL:
         size += TOKENS_OF_INSTRUCTIONS
-    if path == RESPONSES and continues(body):
+    if path == RESPONSES and continues(call):
         return size + CONTEXT_TOKENS
     if plain_text(call):
         return size

@@ -34,6 +34,8 @@ class Call(msgspec.Struct):
     input: msgspec.Raw = NULL
     prompt: msgspec.Raw = NULL
     tools: msgspec.Raw = NULL
+    previous_response_id: msgspec.Raw = NULL
+    conversation: msgspec.Raw = NULL
 
 
 class ChatCall(Call):
