@@ -261,27 +261,28 @@ class LeaseBook:
 
     def _repeat(self, sent: Sequence[wire.LeaseRequest]) -> None:
         for request in sent:
-            scope = self.scopes.get((request.scope, request.kind))
-            if scope is None:
-                continue
-            scope.asked = False
-            if scope.next_lease is not None and scope.next_lease.id == request.lease_id:
-                scope.next_lease = None
-            elif not request.close:
+            scope = self._unanswered(request)
+            if scope is not None and not request.close:
                 self.due.add(scope)
+
+    def _unanswered(self, request: wire.LeaseRequest) -> Scope | None:
+        """The scope of a message that had no effect. A lease that was opened ahead ends with it: then None."""
+        scope = self.scopes.get((request.scope, request.kind))
+        if scope is None:
+            return None
+        scope.asked = False
+        if scope.next_lease is not None and scope.next_lease.id == request.lease_id:
+            scope.next_lease = None
+            return None
+        return scope
 
     def refused(self, request: wire.LeaseRequest, now_ms: int) -> None:
         """The control plane will never take the message: its lease ends here, and for a while no other is asked for."""
         ended = self.retired.pop(request.lease_id, None)
         if ended is not None:
             self.closed(ended[1])
-        scope = self.scopes.get((request.scope, request.kind))
-        if scope is None:
-            return
-        scope.asked = False
-        if scope.next_lease is not None and scope.next_lease.id == request.lease_id:
-            scope.next_lease = None
-        elif scope.lease.id == request.lease_id:
+        scope = self._unanswered(request)
+        if scope is not None and scope.lease.id == request.lease_id:
             scope.refused, scope.retry_at_ms = True, now_ms + REFUSED_MS
             scope.lease.grant(scope.lease.used)
             self._retire(scope)
