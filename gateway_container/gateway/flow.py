@@ -94,8 +94,7 @@ class Flow(Attempts):
         usage = usages.of_body(data)
         source = "upstream"
         if usage is None:
-            self._keep(data)
-            usage, source = self._usage(True)
+            usage, source = usages.untold(self, len(data))
         hot.emit(hot.policy.finish(self, status, "ok", now_s, usage, source))
         self.front.done(self)
 

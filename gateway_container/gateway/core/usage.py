@@ -182,7 +182,7 @@ class StreamReader:
         return separator.join(kept) if self.hide else data
 
     def _is_usage_only(self, event: bytes) -> bool:
-        answer = self._read(event) if b'"usage"' in event else None
+        answer = self._read(event) if USAGE in event else None
         return answer is not None and answer.usage is not None and answer.choices == []
 
     def _read(self, event: bytes) -> Answer | None:
@@ -213,15 +213,20 @@ def used(reader: StreamReader | None, body: BodyReader | None, exchange: "Exchan
     ``body`` is what is no event stream; ``whole``: the answer is complete."""
     if reader is not None:
         return read_or_counted(reader.usage, reader.events, exchange, whole)
-    if whole:
-        found = body.usage() if body is not None else None
-        if found is not None:
-            return found, "upstream"
-        if exchange.path not in TEXT_PATHS or body is None or not body.size:
-            return NOTHING, "none"
     if exchange.deployment is None:
         return NOTHING, "none"
-    return counted(len(exchange.body), body.size // BYTES_PER_TOKEN if body is not None else 0), "counted"
+    size = body.size if body is not None else 0
+    if not whole:
+        return counted(len(exchange.body), size // BYTES_PER_TOKEN), "counted"
+    found = body.usage() if body is not None else None
+    return (found, "upstream") if found is not None else untold(exchange, size)
+
+
+def untold(exchange: "Exchange", size: int) -> tuple[Usage, str]:
+    """Of a complete answer of ``size`` bytes that does not say what it took: text is counted."""
+    if exchange.path not in TEXT_PATHS or not size:
+        return NOTHING, "none"
+    return counted(len(exchange.body), size // BYTES_PER_TOKEN), "counted"
 
 
 def read_or_counted(read: Usage | None, pieces: int, exchange: "Exchange", whole: bool) -> tuple[Usage, str]:

@@ -148,10 +148,9 @@ class Translator(Translation):
     def _note(self, event: Event) -> None:
         if isinstance(event, Used):
             self.usage = Usage(event.tokens.input, event.tokens.output, event.tokens.cache_read)
-        elif isinstance(event, TextDelta | ThinkingDelta):
-            self.events += max(len(event.text) // BYTES_PER_TOKEN, 1)
-        elif isinstance(event, ToolDelta):
-            self.events += max(len(event.arguments) // BYTES_PER_TOKEN, 1)
+        elif isinstance(event, TextDelta | ThinkingDelta | ToolDelta):
+            said = event.arguments if isinstance(event, ToolDelta) else event.text
+            self.events += max(len(said) // BYTES_PER_TOKEN, 1)
         elif isinstance(event, Failed):
             self.pipeline.outcome = "failed"
 
