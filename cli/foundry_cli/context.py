@@ -6,6 +6,7 @@ import typer
 
 from foundry_cli.client import Api, Json
 from foundry_cli.errors import CliError
+from foundry_cli.output import console
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -29,3 +30,10 @@ def confirm(question: str, yes: bool) -> None:
     # On stderr: with --json, stdout is for the answer alone.
     if not yes and not typer.confirm(question, err=True):
         raise CliError("Nothing was changed.")
+
+
+def remove(api: Api, path: str, what: str, name: str, yes: bool) -> None:
+    """Delete the resource at ``path`` once the user agrees; ``what`` is how the question calls it."""
+    confirm(f"Remove {what}?", yes)
+    api.delete(path)
+    console.print(f"Removed {name}.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from foundry_cli.client import Api
-from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
+from foundry_cli.context import AsJson, Project, Yes, project_of, remove
 from foundry_cli.groups import command_group
 from foundry_cli.output import console, moment, show_json, show_list
 from foundry_cli.resources import read_file
@@ -46,6 +46,4 @@ def remove_credential(name: str, project: Project = None, yes: Yes = False) -> N
     """Forget a key; endpoints that use it answer no more."""
     api = Api()
     path = f"/projects/{project_of(api, project)['id']}/credentials/{name}"
-    confirm(f"Remove credential {name}?", yes)
-    api.delete(path)
-    console.print(f"Removed {name}.")
+    remove(api, path, f"credential {name}", name, yes)

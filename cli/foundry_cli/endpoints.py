@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from foundry_cli.client import Api
-from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
+from foundry_cli.context import AsJson, Project, Yes, project_of, remove
 from foundry_cli.errors import CliError
 from foundry_cli.groups import command_group
 from foundry_cli.output import console, show_json, show_list
@@ -114,6 +114,4 @@ def remove_endpoint(name: str, project: Project = None, yes: Yes = False) -> Non
     """Withdraw an endpoint that an external provider answers."""
     api = Api()
     path = f"/projects/{project_of(api, project)['id']}/endpoints/{name}"
-    confirm(f"Remove endpoint {name}?", yes)
-    api.delete(path)
-    console.print(f"Removed {name}.")
+    remove(api, path, f"endpoint {name}", name, yes)

@@ -8,7 +8,7 @@ import typer
 
 from foundry_cli import profile
 from foundry_cli.client import Api, Json
-from foundry_cli.context import AsJson, Project, Yes, confirm, project_of
+from foundry_cli.context import AsJson, Project, Yes, confirm, project_of, remove
 from foundry_cli.errors import CliError
 from foundry_cli.groups import command_group
 from foundry_cli.output import console, count, moment, show_json, show_list
@@ -127,9 +127,7 @@ def remove_model(model: str, yes: Yes = False) -> None:
     """Forget a model."""
     api = Api()
     found = api.find("/models", model, "model", "foundry models list")
-    confirm(f"Remove model {found['name']}?", yes)
-    api.delete(f"/models/{found['id']}")
-    console.print(f"Removed {found['name']}.")
+    remove(api, f"/models/{found['id']}", f"model {found['name']}", found["name"], yes)
 
 
 @clusters_app.command("list")
@@ -181,6 +179,5 @@ def remove_cluster(
     api = Api()
     found = api.find("/clusters", cluster, "cluster", "foundry clusters list")
     left = " and leave what runs on it as it is" if abandon else ""
-    confirm(f"Remove cluster {found['name']}{left}?", yes)
-    api.delete(f"/clusters/{found['id']}" + ("?abandon=true" if abandon else ""))
-    console.print(f"Removed {found['name']}.")
+    path = f"/clusters/{found['id']}" + ("?abandon=true" if abandon else "")
+    remove(api, path, f"cluster {found['name']}{left}", found["name"], yes)
