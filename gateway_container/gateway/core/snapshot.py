@@ -197,10 +197,11 @@ class Snapshot:
             self.endpoints[endpoint.name].chain = tuple(self._chain(endpoint.name))
 
     def _chain(self, name: str) -> list[Endpoint]:
+        """Itself, then its fallbacks, but for closed ones: those are passed over for fallbacks of their own."""
         found = [self.endpoints[name]]
         for endpoint in found:
             found += [e for f in endpoint.policy.fallbacks if (e := self.endpoints[f]) not in found]
-        return found
+        return found[:1] + [endpoint for endpoint in found[1:] if not endpoint.problem]
 
 
 def load(data: bytes, before: Snapshot | None = None) -> Snapshot:

@@ -411,3 +411,14 @@ async def test_fallbacks_and_adapters(stack: Any) -> None:
     assert [r.json()["model"] for r in stack.engines[1].requests] == ["small", "lora-7"]
     rows = await stack.rows(2)
     assert (rows[0]["endpoint"], rows[0]["deployment_id"], rows[0]["retries"]) == ("llama", "dep_s", 1)
+
+
+async def test_a_closed_endpoint_serves_nobody_as_a_fallback(stack: Any) -> None:
+    deployments = [
+        {"id": "dep_t", "url": f"http://127.0.0.1:{stack.engine.port}", "model": "m", "weight": w} for w in (1, 2)
+    ]
+    stack.config["endpoints"].append({"name": "torn", "tiers": [deployments]})
+    stack.config["endpoints"][0]["tiers"] = [[{"id": "dep_x", "url": "http://127.0.0.1:9", "model": "llama"}]]
+    await stack.change_endpoint(policy={"fallbacks": ["torn"]})
+    assert (await stack.chat()).status_code == 502
+    assert stack.engine.requests == []

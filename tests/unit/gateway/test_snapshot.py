@@ -85,6 +85,18 @@ def test_an_endpoint_that_contradicts_itself_is_closed_and_no_other() -> None:
     assert snapshot.endpoints["e"].problem == ""
 
 
+def test_a_closed_endpoint_is_passed_over_as_a_fallback() -> None:
+    bad = [{"id": "g", "kind": "regex", "patterns": ["(?=a)"]}]
+    endpoints = [
+        {"name": "first", "tiers": [], "policy": {"fallbacks": ["closed"]}},
+        {"name": "closed", "tiers": [], "policy": {"fallbacks": ["last"], "guardrails": bad}},
+        {"name": "last", "tiers": []},
+    ]
+    found = taken(config(endpoints=endpoints)).endpoints
+    assert [endpoint.name for endpoint in found["first"].chain] == ["first", "last"]
+    assert [endpoint.name for endpoint in found["closed"].chain] == ["closed", "last"]
+
+
 def refused(code: str) -> Any:
     return pytest.raises(Rejected, match=f"^{code}$")
 
