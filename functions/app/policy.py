@@ -1,9 +1,9 @@
 """What gateways do with the requests of an endpoint, as far as its owner decides (docs/gateway.md)."""
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, model_validator
 
 from functions.app.fields import Name, OutsideUrl
 
@@ -96,3 +96,16 @@ class Policy(BaseModel, extra="forbid"):
         if self.canary_weight and self.routing != "weighted":
             raise ValueError("traffic: a canary needs routing weighted; the other policies keep no shares")
         return self
+
+
+def _upgraded(stored: Any) -> Any:
+    """Of an endpoint named twice the first share counts: such policies were stored before they were refused."""
+    if not isinstance(stored, dict):
+        return stored
+    shares: dict[tuple[str, bool], Any] = {}
+    for share in stored.get("traffic", []):
+        shares.setdefault((share["endpoint"], share["shadow"]), share)
+    return {**stored, "traffic": list(shares.values())}
+
+
+StoredPolicy = Annotated[Policy, BeforeValidator(_upgraded)]

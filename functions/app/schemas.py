@@ -9,7 +9,7 @@ from foundry_core.runs import Run, RunError, RunStatus, StepStatus
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from functions.app.fields import Name, OutsideUrl
-from functions.app.policy import CoalesceMs, Policy
+from functions.app.policy import CoalesceMs, Policy, StoredPolicy
 
 T = TypeVar("T")
 Text = Annotated[str, StringConstraints(max_length=500)]
@@ -253,6 +253,7 @@ class Backend(BaseModel):
 class PublishedEndpoint(Endpoint):
     """An endpoint as stored, with what gateways need."""
 
+    policy: StoredPolicy = Policy()
     backends: list[Backend]
     max_output_tokens: int | None = None
 

@@ -123,3 +123,18 @@ def test_a_deployment_that_moves_keeps_its_policy(call: Call, project: str) -> N
     call("PATCH", path, {"policy": {"cache_ttl_s": 9}}).ok()
     endpoints.publish(facts, {"upstreams": ["http://b:1"]})
     assert call("GET", path).ok()["policy"]["cache_ttl_s"] == 9
+
+
+def test_a_stored_policy_that_names_an_endpoint_twice_is_still_read(call: Call, path: str, gateway: Call) -> None:
+    """It was accepted once; only what is written now is refused."""
+    from functions.app.store.table import EndpointItem
+
+    shares = [{"endpoint": "next", "weight": w, "shadow": True} for w in (0.1, 0.2)]
+    [item] = [item for item in EndpointItem.scan() if item.data["name"] == "chat"]
+    item.data["policy"]["traffic"] = shares
+    item.save()
+    assert call("GET", path).ok()["policy"]["traffic"] == shares[:1]
+    gateway("GET", "/gateway/config").ok()
+    changed = call("PATCH", path, {"policy": {"cache_ttl_s": 9}}).ok()["policy"]
+    assert (changed["cache_ttl_s"], changed["traffic"]) == (9, shares[:1])
+    call("PATCH", path, {"policy": {"traffic": shares}}).problem(422, "invalid_request")
