@@ -3,6 +3,7 @@
 import ssl
 from typing import TYPE_CHECKING, cast
 
+from gateway.core.choose import sleeping
 from gateway.core.exchange import Exchange
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
@@ -90,7 +91,7 @@ class Attempts(Exchange):
         deployment = self.hot.policy.choose(self, self.hot.now_s)
         if deployment is not None:
             self._attempt(deployment)
-        elif self.hot.policy.sleeping(self) is not None:
+        elif sleeping(self) is not None:
             self.hot.spawn(self._route_slowly())
         else:
             self.refuse(Rejected("no_deployment", retry_after_s=1))

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from gateway.core.health import failure_rate
 from gateway.core.lease import NO_LEASE
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _deployments(gateway: "Gateway") -> Iterator[Family]:
     yield "outstanding", "gauge", [("", label, d.outstanding) for label, d in every]
     yield "breaker_open", "gauge", [("", label, int(d.open_until_s > now_s)) for label, d in every]
     yield "ejected", "gauge", [("", label, int(d.ejected_until_s > now_s)) for label, d in every]
-    yield "failure_rate", "gauge", [("", label, round(d.failure_rate, 4)) for label, d in every]
+    yield "failure_rate", "gauge", [("", label, round(failure_rate(d), 4)) for label, d in every]
     yield "first_byte_seconds", "gauge", [("", label, round(d.latency_s, 6)) for label, d in every]
 
 

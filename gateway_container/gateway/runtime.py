@@ -13,8 +13,9 @@ import httpx
 
 from gateway.clock import now_ms
 from gateway.control import ControlPlane, ControlPlaneAway
+from gateway.core.choose import sleeping
 from gateway.core.exchange import Exchange
-from gateway.core.health import eject_outliers
+from gateway.core.health import eject_outliers, fade
 from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
 from gateway.core.shapes import Row
@@ -154,7 +155,7 @@ class Gateway:
         """A deployment, waiting for a sleeping one to wake where the endpoint says so. Raises Rejected."""
         policy = self.policy
         while (chosen := policy.choose(exchange, time.monotonic())) is None:
-            asleep = policy.sleeping(exchange)
+            asleep = sleeping(exchange)
             if asleep is None:
                 raise Rejected("no_deployment", retry_after_s=1)
             await self._wake(exchange, asleep)
@@ -203,7 +204,13 @@ class Gateway:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
-            snapshot = self.policy.snapshot
-            for endpoint in snapshot.endpoints.values() if snapshot else ():
-                for tier in endpoint.tiers:
-                    eject_outliers(tier, time.monotonic())
+            self.tend()
+
+    def tend(self) -> None:
+        """What is due once a second."""
+        snapshot = self.policy.snapshot
+        for endpoint in snapshot.endpoints.values() if snapshot else ():
+            for tier in endpoint.tiers:
+                eject_outliers(tier, time.monotonic())
+        for deployment in snapshot.deployments.values() if snapshot else ():
+            fade(deployment)

@@ -1,5 +1,6 @@
 """Which deployment of an endpoint answers: tiers in order, within a tier by the endpoint's routing policy."""
 
+import math
 import random
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
@@ -7,9 +8,11 @@ from typing import Final
 
 from isal.isal_zlib import crc32
 
-from gateway.core.health import usable
+from gateway.core.exchange import Exchange
+from gateway.core.health import begin_probe, usable
 from gateway.core.snapshot import Deployment, Endpoint
 
+ANY_TIME_S: Final = math.inf
 PREFIX_BLOCK_BYTES: Final = 1024
 PREFIX_BLOCKS: Final = 1 << 18
 PREFIX_SLACK: Final = 8  # so many more requests than the least busy one may wait at the one that has the prefix
@@ -22,6 +25,25 @@ class Chooser:
         self.random = random.Random(random_seed)  # noqa: S311 - spreads load, guards nothing
         self.turn = 0
         self.prefixes = PrefixMap()
+
+    def choose_for(self, exchange: Exchange, now_s: float) -> Deployment | None:
+        """The deployment for the next attempt: in the endpoint's tiers, then in its fallbacks'."""
+        chosen = self._choose_for(exchange, now_s)
+        if chosen is None and sleeping(exchange) is None:
+            chosen = self._choose_for(exchange, ANY_TIME_S)  # rather one that failed of late than none
+        if chosen is not None and (chosen.open_until_s or chosen.ejected_until_s):
+            begin_probe(chosen, now_s)
+        return chosen
+
+    def _choose_for(self, exchange: Exchange, now_s: float) -> Deployment | None:
+        endpoint = exchange.endpoint
+        assert endpoint is not None
+        for possible in endpoint.chain:
+            chosen = self.choose(possible, exchange.tried, now_s, exchange.body)
+            if chosen is not None:
+                exchange.answered_by = possible
+                return chosen
+        return None
 
     def choose(
         self, endpoint: Endpoint, tried: Collection[Deployment], now_s: float, body: bytes = b""
@@ -75,6 +97,14 @@ class Chooser:
             chosen, depth = self._least_outstanding(ready, (), now_s) or ready[0], 0
         self.prefixes.learn(chain[depth:], chosen)
         return chosen
+
+
+def sleeping(exchange: Exchange) -> Deployment | None:
+    """A deployment that would answer if it were woken, where the endpoint holds requests for that."""
+    endpoint = exchange.endpoint
+    if endpoint is None or endpoint.policy.hold_s <= 0:
+        return None
+    return next((d for tier in endpoint.tiers for d in tier if d.asleep and d not in exchange.tried), None)
 
 
 def predicted_wait_s(deployment: Deployment) -> float:

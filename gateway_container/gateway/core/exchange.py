@@ -17,9 +17,9 @@ class Exchange:
     """The policy core's view of a request. Slots: with so many attributes a dictionary per request is slow."""
 
     __slots__ = (
-        "amounts", "answered_by", "arrived_s", "body", "call", "deployment", "endpoint", "event_id", "first_s", "form",
-        "headers", "key", "leases", "more_bytes", "path", "plan", "request_id", "retries", "routed_s", "trace", "tried",
-        "ts_ms", "wasted_tokens",
+        "amounts", "answered_by", "arrived_s", "body", "call", "deployment", "endpoint", "event_id", "failed",
+        "first_s", "form", "headers", "key", "leases", "more_bytes", "path", "plan", "request_id", "retries",
+        "routed_s", "trace", "tried", "ts_ms", "wasted_tokens",
     )  # fmt: skip
 
     def __init__(self, event_id: str, path: str, arrived_s: float, ts_ms: int) -> None:
@@ -42,6 +42,7 @@ class Exchange:
         self.amounts: Amounts = (0, 0, 0)
         self.trace: Trace | None = None  # where it is sampled
         self.tried: tuple[Deployment, ...] = ()
+        self.failed: tuple[tuple[Deployment, bool], ...] = ()  # not judged yet; True: it gave no answer
         self.retries = 0
         self.routed_s = 0.0
         self.first_s = 0.0

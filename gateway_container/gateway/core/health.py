@@ -1,50 +1,108 @@
-"""Circuit breaker and outlier ejection of deployments."""
+"""Which deployments are left alone for a while: those that give no answer, and those that fail more than their peers.
+
+A failure may be the request's fault. So the verdict waits for the end of the attempts: failures count where another
+deployment answered the same request, or where no other was asked; where all failed, it was the request.
+"""
 
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.core.exchange import Exchange
 from gateway.core.snapshot import Deployment
 
-FAILURES_TO_OPEN: Final = 3
+SILENCES_TO_OPEN: Final = 3
 MAX_OPEN_S: Final = 30.0
-RATE_WEIGHT: Final = 0.1
+LATENCY_WEIGHT: Final = 0.1
+KEPT_EACH_SECOND: Final = 0.9  # of the counts: they tell of about the last ten seconds
+LEAST_REQUESTS: Final = 10.0
 EJECT_RATE: Final = 0.5
 EJECT_S: Final = 10.0
+PROBE_S: Final = 10.0  # so long the others wait for what becomes of a probe
 
 
 def usable(deployment: Deployment, now_s: float) -> bool:
-    """Whether the breaker lets requests through; when its time is over the next request is the probe."""
+    """Whether requests may go there; when its time is over the next request is the probe."""
     return deployment.open_until_s <= now_s and deployment.ejected_until_s <= now_s and not deployment.asleep
 
 
-def note_failure(deployment: Deployment, now_s: float) -> None:
-    """Open the breaker after three failures in a row, for 1, 2, 4 … 30 s.
+def begin_probe(deployment: Deployment, now_s: float) -> None:
+    """The request that was just given to a deployment whose time is over is its probe: no other one follows yet."""
+    if 0.0 < deployment.open_until_s <= now_s:
+        deployment.open_until_s = now_s + PROBE_S
+        deployment.probing = True
+    if 0.0 < deployment.ejected_until_s <= now_s:
+        deployment.ejected_until_s = now_s + PROBE_S
+        deployment.probing = True
 
-    Failures of requests that were sent before it opened say nothing new: a burst of them is one event.
+
+def note_success(deployment: Deployment, latency_s: float) -> None:
+    """``latency_s`` is the time to the first byte. The success of a probe lets all requests through again."""
+    deployment.silences = 0
+    deployment.requests += 1.0
+    before = deployment.latency_s
+    deployment.latency_s = latency_s if before == 0.0 else before + LATENCY_WEIGHT * (latency_s - before)
+    if deployment.probing:
+        deployment.probing = False
+        deployment.open_until_s = deployment.ejected_until_s = 0.0
+
+
+def blame(exchange: Exchange, now_s: float) -> None:
+    """Another deployment answered: those that failed before failed by themselves."""
+    for deployment, silent in exchange.failed:
+        if silent:
+            note_silence(deployment, now_s)
+        note_failure(deployment)
+    exchange.failed = ()
+
+
+def judge_unanswered(exchange: Exchange) -> None:
+    """No deployment answered. One failure alone counts as one of many; nothing is known where several failed, or where
+    the client left before the next one said anything."""
+    if len(exchange.failed) == 1 and exchange.failed[0][0] is exchange.deployment:
+        note_failure(exchange.failed[0][0])
+
+
+def note_failure(deployment: Deployment) -> None:
+    deployment.requests += 1.0
+    deployment.failures += 1.0
+    deployment.probing = False  # the others wait until its time is over once more
+
+
+def note_silence(deployment: Deployment, now_s: float) -> None:
+    """Open the breaker after three requests in a row without an answer, for 1, 2, 4 … 30 s.
+
+    Requests that were sent before it opened say nothing new: a burst of them is one event.
     """
-    if deployment.open_until_s > now_s:
+    if deployment.open_until_s > now_s and not deployment.probing:
         return
-    deployment.failures += 1
-    deployment.failure_rate += RATE_WEIGHT * (1.0 - deployment.failure_rate)
-    beyond = deployment.failures - FAILURES_TO_OPEN
+    deployment.silences += 1
+    beyond = deployment.silences - SILENCES_TO_OPEN
     if beyond >= 0:
         deployment.open_until_s = now_s + min(2.0 ** min(beyond, 10), MAX_OPEN_S)
 
 
-def note_success(deployment: Deployment, latency_s: float) -> None:
-    """Close the breaker; ``latency_s`` is the time to the first byte."""
-    deployment.failures = 0
-    deployment.failure_rate -= RATE_WEIGHT * deployment.failure_rate
-    before = deployment.latency_s
-    deployment.latency_s = latency_s if before == 0.0 else before + RATE_WEIGHT * (latency_s - before)
+def failure_rate(deployment: Deployment) -> float:
+    """The share of failures among the requests of about the last ten seconds, 0 to 1."""
+    return deployment.failures / deployment.requests if deployment.requests else 0.0
+
+
+def fade(deployment: Deployment) -> None:
+    """To be called once a second."""
+    deployment.requests *= KEPT_EACH_SECOND
+    deployment.failures *= KEPT_EACH_SECOND
 
 
 def eject_outliers(tier: Sequence[Deployment], now_s: float) -> list[Deployment]:
-    """Take out those that fail every second request while their peers do not; never more than half of a tier."""
-    bad = [d for d in tier if d.failure_rate >= EJECT_RATE and d.ejected_until_s <= now_s]
-    out = sum(d.ejected_until_s > now_s for d in tier)
-    ejected = sorted(bad, key=lambda d: -d.failure_rate)[: max(len(tier) // 2 - out, 0)]
+    """Take out those that fail every second of ten requests or more, for 10 s and then until a probe succeeds.
+
+    At most half of a tier is out at a time, so never its last one.
+    """
+    there = [d for d in tier if usable(d, now_s)]
+    bad = [d for d in there if d.requests >= LEAST_REQUESTS and failure_rate(d) >= EJECT_RATE]
+    out = len(tier) - len(there)
+    ejected = sorted(bad, key=failure_rate, reverse=True)[: max(len(tier) // 2 - out, 0)]
     for deployment in ejected:
         deployment.ejected_until_s = now_s + EJECT_S
-        deployment.failure_rate = EJECT_RATE / 2
+        deployment.probing = False
+        deployment.requests = deployment.failures = 0.0
     return ejected

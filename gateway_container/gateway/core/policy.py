@@ -154,27 +154,16 @@ class Policy:
 
     def choose(self, exchange: Exchange, now_s: float) -> Deployment | None:
         """The deployment for the next attempt: in the endpoint's tiers, then in its fallbacks'."""
-        assert exchange.endpoint is not None
         if not exchange.routed_s:
             exchange.routed_s = now_s
-        for possible in exchange.endpoint.chain:
-            chosen = self.chooser.choose(possible, exchange.tried, now_s, exchange.body)
-            if chosen is not None:
-                exchange.answered_by = possible
-                exchange.deployment = chosen
-                exchange.tried += (chosen,)
-                chosen.outstanding += 1
-                if exchange.trace is not None:
-                    exchange.trace.begin_attempt(chosen, now_s)
-                return chosen
-        return None
-
-    def sleeping(self, exchange: Exchange) -> Deployment | None:
-        """A deployment that would answer if it were woken, where the endpoint holds requests for that."""
-        endpoint = exchange.endpoint
-        if endpoint is None or endpoint.policy.hold_s <= 0:
-            return None
-        return next((d for tier in endpoint.tiers for d in tier if d.asleep and d not in exchange.tried), None)
+        chosen = self.chooser.choose_for(exchange, now_s)
+        if chosen is not None:
+            exchange.deployment = chosen
+            exchange.tried += (chosen,)
+            chosen.outstanding += 1
+            if exchange.trace is not None:
+                exchange.trace.begin_attempt(chosen, now_s)
+        return chosen
 
     def readmit(self, exchange: Exchange) -> None:
         """Look the endpoint up again after a config change; a request keeps what it holds. Raises Rejected."""
@@ -208,7 +197,7 @@ class Policy:
         deployment, endpoint = exchange.deployment, exchange.endpoint
         assert deployment is not None and endpoint is not None
         if status is None or status in FAILURE_STATUS:
-            health.note_failure(deployment, now_s)
+            exchange.failed += ((deployment, status is None),)
         if exchange.trace is not None:
             exchange.trace.end_attempt(status or 0, now_s)
         allowed = max(e.policy.retries for e in endpoint.chain)
@@ -231,6 +220,8 @@ class Policy:
         deployment = exchange.deployment
         if deployment is not None and status not in FAILURE_STATUS:
             health.note_success(deployment, now_s - exchange.routed_s)
+            if exchange.failed:
+                health.blame(exchange, now_s)
 
     # --- settle, meter ------------------------------------------------------------------------------------------
 
@@ -246,6 +237,8 @@ class Policy:
     ) -> Row:
         """Settle every hold on the real usage and write the row. To be called exactly once per exchange."""
         deployment, endpoint, key, call = exchange.deployment, exchange.answered_by, exchange.key, exchange.call
+        if exchange.failed:
+            health.judge_unanswered(exchange)
         cost = 0
         tokens = usage.input_tokens + usage.output_tokens
         if outcome in FREE:

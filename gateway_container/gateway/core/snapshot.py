@@ -54,7 +54,6 @@ class Deployment:
         "authority",
         "credential_ref",
         "ejected_until_s",
-        "failure_rate",
         "failures",
         "host",
         "id",
@@ -66,8 +65,11 @@ class Deployment:
         "outstanding",
         "port",
         "prefix",
+        "probing",
         "provider",
+        "requests",
         "shadow",
+        "silences",
         "source",
         "stream_usage",
         "tls", "translations", "weight",
@@ -99,8 +101,10 @@ class Deployment:
         self.translations: dict[str, TranslationMaker] = {}  # by path; compiled by the policy
         self.shadow = deployment.shadow
         self.outstanding = 0
-        self.failures = 0
-        self.failure_rate = 0.0
+        self.requests = 0.0  # of late, and how many of them failed: see health
+        self.failures = 0.0
+        self.silences = 0  # in a row
+        self.probing = False
         self.latency_s = 0.0
         self.open_until_s = 0.0
         self.ejected_until_s = 0.0

@@ -170,6 +170,33 @@ async def test_server_errors_are_retried_elsewhere_and_the_last_one_is_shown(sta
     assert response.status_code in (500, 503)
 
 
+async def test_a_body_that_no_deployment_can_answer_closes_none_of_them(stack: Any) -> None:
+    async def brittle(engine: Any, request: Any, writer: Any) -> None:
+        bad = "bad" in request.json().get("user", "")
+        engine.answer(
+            writer, {"error": {"message": "boom"}} if bad else engine.completion(request), 500 if bad else 200
+        )
+
+    for engine in stack.engines:
+        engine.script = brittle
+    assert [(await stack.chat(user="bad")).status_code for _ in range(20)] == [500] * 20
+    stack.gateway.tend()
+    assert [(await stack.chat()).status_code for _ in range(4)] == [200] * 4
+    assert all(len(engine.requests) == 22 for engine in stack.engines)
+
+
+async def test_a_deployment_that_fails_what_another_answers_is_left_alone(stack: Any) -> None:
+    async def broken(engine: Any, request: Any, writer: Any) -> None:
+        engine.answer(writer, {"error": {"message": "boom"}}, 500)
+
+    stack.engine.script = broken
+    assert [(await stack.chat()).status_code for _ in range(30)] == [200] * 30
+    stack.gateway.tend()
+    stack.engine.requests.clear()
+    assert [(await stack.chat()).status_code for _ in range(6)] == [200] * 6
+    assert stack.engine.requests == []
+
+
 async def test_all_deployments_gone_is_a_gateway_error(stack: Any) -> None:
     for engine in stack.engines:
         await engine.stop()

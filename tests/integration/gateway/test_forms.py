@@ -258,7 +258,7 @@ async def test_a_client_that_stalls_is_told_so_and_the_engine_is_not_blamed(stac
             front.sweep(stack.hot.tell_time())
         assert (await answer_of(reader)).startswith(b"HTTP/1.1 408 ")
         writer.close()
-        assert all(d.failures == 0 for d in stack.gateway.policy.snapshot.deployments.values())
+        assert all(d.failures == d.silences == 0 for d in stack.gateway.policy.snapshot.deployments.values())
 
 
 @hot

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from typing import Any
 
-from gateway.core import health
 from gateway.core.choose import Chooser, PrefixMap, chain_of
 from gateway.core.snapshot import Endpoint, load
 
@@ -38,36 +37,6 @@ def test_tiers_are_tried_in_order_and_the_tried_are_skipped() -> None:
     second = chooser.choose(found, (first,), 0.0)
     assert second is not None and second.id == "b"
     assert chooser.choose(found, (first, second), 0.0) is None
-
-
-def test_a_burst_of_failures_opens_the_breaker_no_longer_than_three() -> None:
-    """Twenty requests were under way when the engine died; a second later it may be back."""
-    tier = endpoint("least_outstanding", [{"id": "a"}, {"id": "b"}]).tiers[0]
-    for _ in range(20):
-        health.note_failure(tier[0], 100.0)
-    assert not health.usable(tier[0], 100.5) and health.usable(tier[0], 101.0)
-    assert not health.eject_outliers(tier, 100.0)
-
-
-def test_the_breaker_opens_after_three_failures_and_lets_a_probe_through() -> None:
-    found, chooser = endpoint("least_outstanding", [{"id": "a"}]), Chooser()
-    [deployment] = found.tiers[0]
-    for _ in range(3):
-        health.note_failure(deployment, 100.0)
-    assert chooser.choose(found, (), 100.5) is None
-    assert chooser.choose(found, (), 101.5) is deployment
-    health.note_failure(deployment, 101.5)
-    assert chooser.choose(found, (), 103.0) is None, "open for twice as long"
-    health.note_success(deployment, 0.1)
-    assert chooser.choose(found, (), 103.6) is deployment
-
-
-def test_outliers_are_ejected_but_never_more_than_half() -> None:
-    found = endpoint("least_outstanding", [{"id": "a"}, {"id": "b"}, {"id": "c"}, {"id": "d"}])
-    for deployment in found.tiers[0][:3]:
-        deployment.failure_rate = 0.9
-    assert len(health.eject_outliers(found.tiers[0], 1.0)) == 2
-    assert health.eject_outliers(found.tiers[0], 1.0) == []
 
 
 def test_the_same_prefix_goes_to_the_same_deployment_unless_it_is_much_busier() -> None:
