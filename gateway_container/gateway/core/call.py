@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from gateway.core.problems import Rejected
-from gateway.core.shapes import NULL, Call, ChatCall
+from gateway.core.shapes import NULL, Call, ChatCall, Item
 from gateway.core.snapshot import Deployment
 
 # Every path that costs tokens; all of them are POST and carry "model".
@@ -27,6 +27,7 @@ LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens"
 _decode: Final = msgspec.json.Decoder(Call).decode
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_items: Final = msgspec.json.Decoder(list[Item]).decode
 _decode_chat: Final = msgspec.json.Decoder(ChatCall).decode
 
 
@@ -35,7 +36,7 @@ def plain_text(call: Call) -> bool:
     if not isinstance(call, ChatCall) or not (_absent_or_text(call.input) and _absent_or_text(call.prompt)):
         return False
     for message in call.messages:  # noqa: SIM110 - a generator costs more than all the rest
-        if isinstance(message.content, list):
+        if isinstance(message.content, list) or message.audio is not None:
             return False
     return True
 
@@ -44,13 +45,31 @@ def _absent_or_text(value: msgspec.Raw) -> bool:
     return value is NULL or memoryview(value)[0] == QUOTE
 
 
+def recordings(call: Call) -> int:
+    """How many answers that were spoken a chat goes on with: the body has their ids only."""
+    if not isinstance(call, ChatCall):
+        return 0
+    return sum([message.audio is not None for message in call.messages])
+
+
 def continues(call: Call) -> bool:
     """Whether a call of the Responses API goes on with something that the provider keeps and the body does not hold."""
-    return _given(call.previous_response_id) or _given(call.conversation) or _given(call.prompt)
+    if _given(call.previous_response_id) or _given(call.conversation) or _given(call.prompt):
+        return True
+    items = call.input
+    return items is not NULL and memoryview(items)[0] == BRACKET and _refers(items)
 
 
 def _given(value: msgspec.Raw) -> bool:
     return value is not NULL and bytes(value) != b"null"
+
+
+def _refers(given: msgspec.Raw) -> bool:
+    try:
+        items = _decode_items(given)
+    except msgspec.MsgspecError:  # of a shape that is not known
+        return True
+    return any([i.type == "item_reference" or (i.type is None and i.content is NULL) for i in items])
 
 
 def unescaped(body: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.core.call import CHAT, RESPONSES, USAGE_OPTION_PATHS, continues, plain_text, prompts, unescaped
+from gateway.core.call import CHAT, RESPONSES, USAGE_OPTION_PATHS, continues, plain_text, prompts, recordings, unescaped
 from gateway.core.lease import Scope
 from gateway.core.problems import Rejected
 from gateway.core.shapes import NULL, Call, Usage
@@ -23,6 +23,7 @@ ATTACHMENT_MARKS: Final = (
 # A document, a video or what the provider keeps of a conversation: at most a context, the longest in the field.
 CONTEXT_TOKENS: Final = 1 << 20
 LONG_MARKS: Final = (
+    b'"file_data"',  # compressed
     b'"file_id"',
     b'"file_url"',
     b'"input_file"',
@@ -48,7 +49,8 @@ def input_bound(call: Call, body: bytes, path: str) -> int:
     for mark in LONG_MARKS:
         if body.find(mark) >= 0:
             return size + CONTEXT_TOKENS
-    return size + sum([body.count(mark) for mark in ATTACHMENT_MARKS]) * TOKENS_PER_ATTACHMENT
+    attachments = recordings(call) + sum([body.count(mark) for mark in ATTACHMENT_MARKS])
+    return size + attachments * TOKENS_PER_ATTACHMENT
 
 
 def asked_output(call: Call, path: str) -> int:
@@ -69,7 +71,8 @@ def output_bound(call: Call, path: str, endpoint: Endpoint) -> int:
         each = ceiling or DEFAULT_MAX_OUTPUT_TOKENS
     if call.prompt is not NULL:
         each *= prompts(call)
-    return each if call.n is None and call.best_of is None else each * max(call.n or 1, call.best_of or 1, 1)
+    choices, best_of = call.n, call.best_of  # an attribute of a struct is slow to read in compiled code
+    return each if choices is None and best_of is None else each * max(choices or 1, best_of or 1, 1)
 
 
 def added_limit(call: Call, path: str, endpoint: Endpoint) -> int | None:

@@ -16,8 +16,20 @@ class StreamOptions(msgspec.Struct):
 NULL = msgspec.Raw(b"null")
 
 
+class Recording(msgspec.Struct):
+    id: str | None = None
+
+
 class Message(msgspec.Struct):
     content: str | list[msgspec.Raw] | None = None
+    audio: Recording | None = None  # what the model said before, which the provider keeps
+
+
+class Item(msgspec.Struct):
+    """Of the Responses API's input. One without a type is a reference, but for messages."""
+
+    type: str | None = None
+    content: msgspec.Raw = NULL
 
 
 class Call(msgspec.Struct):

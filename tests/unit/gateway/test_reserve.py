@@ -70,6 +70,7 @@ def test_attachments_are_bounded_apart(fields: dict[str, Any]) -> None:
     [
         [{"type": "input_file", "file_url": PICTURE}],
         [{"type": "file", "file": {"file_id": "f"}}],
+        [{"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}}],
         [{"type": "document", "source": {"type": "url", "url": PICTURE}}],
         [{"type": "video_url", "video_url": {"url": PICTURE}}],
         [{"type": "document_url", "document_url": PICTURE}],
@@ -97,6 +98,28 @@ def test_what_the_provider_keeps_may_be_as_long_as_a_context(fields: dict[str, A
     assert found == size + CONTEXT_TOKENS
     found, size = bound(RESPONSES, input="hi", **dict.fromkeys(fields))
     assert found == size
+
+
+@pytest.mark.parametrize(
+    "item", [{"type": "item_reference", "id": "i"}, {"id": "i"}, {"type": None, "id": "i"}, "of another shape"]
+)
+def test_what_an_item_refers_to_may_be_as_long_as_a_context(item: Any) -> None:
+    said = {"role": "user", "content": "words"}
+    found, size = bound(RESPONSES, input=[said, item])
+    assert found == size + CONTEXT_TOKENS
+    known = {"type": "function_call_output", "call_id": "c", "output": "words"}
+    found, size = bound(RESPONSES, input=[said, known])
+    assert found == size
+
+
+def test_spoken_answers_that_the_provider_keeps_are_bounded_apart() -> None:
+    spoken: list[dict[str, Any]] = [{"role": "assistant", "audio": {"id": "a"}}, {"role": "user", "content": "words"}]
+    found, size = bound(messages=[*spoken, *spoken])
+    assert found == size + 2 * TOKENS_PER_ATTACHMENT
+    found, size = bound(messages=[{"role": "assistant", "content": "words", "audio": None}], audio={"voice": "v"})
+    assert found == size
+    hidden = b'{"model":"m","messages":[{"\\u0061udio":{"id":"a"}}]}'
+    assert input_bound(parse(hidden), hidden, CHAT) == len(hidden) + TOKENS_PER_ATTACHMENT
 
 
 def test_escapes_that_are_none_are_refused() -> None:
