@@ -140,8 +140,9 @@ class Connection(asyncio.Protocol):
         self.transport.pause_reading()
 
     @property
-    def http_1_0(self) -> bool:
-        """Whether the client does not know chunked framing."""
+    def _http_1_0(self) -> bool:
+        """Whether the request that is being read is of a client that knows neither chunks nor interim answers. It is
+        the last one: such a client would have to be told that the connection stays open."""
         return bool(self._parser.get_http_version() == "1.0")
 
     # --- what jobs call -----------------------------------------------------------------------------------------
@@ -189,9 +190,10 @@ class Connection(asyncio.Protocol):
         self._job.run()
 
     def _close(self) -> None:
-        """Close; after an answer to half a request, read on for a moment, else the reset would destroy the answer."""
-        self._queue = None
-        if not self._deaf or self.transport.is_closing():
+        """Close; where the client goes on sending, read on for a moment, else the reset would destroy the answer."""
+        sends = self._deaf or self._queue is not None or self._in_body or self._head_bytes > 0
+        self._deaf, self._queue = True, None
+        if not sends or self.transport.is_closing():
             self.transport.close()
             return
         self._lingers = True

@@ -21,13 +21,14 @@ OK: Final = b"HTTP/1.1 200 OK\r\n"
 class Flow(Attempts):
     """One inference request. Every path through it ends in ``finish``, once."""
 
-    __slots__ = ("coalescer", "head", "kept", "reader", "slow")
+    __slots__ = ("coalescer", "head", "http_1_0", "kept", "reader", "slow")
 
     def __init__(self, hot: "Hot", front: "Front", path: str) -> None:
         super().__init__(hot, front, path)
         self.reader: StreamReader | None = None
         self.coalescer: Coalescer | None = None  # for streams whose chunks may wait for each other
         self.head = b""  # of the answer, until it is written
+        self.http_1_0 = False  # the client does not know chunked framing
         self.kept: BodyReader | None = None  # of an answer that is no event stream
         self.slow = False  # the client does not keep up
 
@@ -61,7 +62,7 @@ class Flow(Attempts):
     def _framing(self, head: Head, empty: bool) -> bytes:
         if empty or (head.framing == LENGTH and self.reader is None):
             line = b"content-length: %d\r\n" % max(head.length, 0)
-        elif self.front.http_1_0:
+        elif self.http_1_0:
             self.keep_alive = False
             line = b""
         else:
@@ -142,9 +143,9 @@ class Flow(Attempts):
 
     def _write_pieces(self, pieces: list[bytes], raw: bytes | None, done: bool) -> None:
         out = self._read(pieces, done)
-        if out is pieces and raw is not None and not self.front.http_1_0:
+        if out is pieces and raw is not None and not self.http_1_0:
             data = raw
-        elif self.front.http_1_0:
+        elif self.http_1_0:
             data = b"".join(out)
         else:
             framed = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in out if piece]

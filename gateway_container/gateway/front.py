@@ -143,7 +143,7 @@ class Front(Connection):
 
     def keeps_alive(self) -> bool:
         """Whether another request may follow the one that is coming."""
-        return bool(self._parser.should_keep_alive()) and not self.hot.draining
+        return bool(self._parser.should_keep_alive()) and not self.hot.draining and not self._http_1_0
 
     def _part_of_head(self, size: int) -> None:
         """More of the head is to come: mind its size and the time."""
@@ -211,7 +211,10 @@ class Front(Connection):
             path, _, query = url.partition(b"?")
             known = self.hot.paths.get(path)
         if known is not None and method == b"POST":
-            return self._inference(known, self._named, names_of(self._named))
+            flow = self._inference(known, self._named, names_of(self._named))
+            if self._http_1_0:
+                flow.http_1_0, self._expects = True, False
+            return flow
         self._expects = False
         return SideCall(self.hot, self, method, path, query, list(self._named.items()))
 

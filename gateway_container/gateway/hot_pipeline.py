@@ -95,7 +95,7 @@ class HotPipeline(Pipeline):
         flow.passing = True
         self._head = head
         if head.status != 204 and not head.content_type.startswith(JSON):
-            self._chunked = not flow.front.http_1_0
+            self._chunked = not flow.http_1_0
             flow.keep_alive = flow.keep_alive and self._chunked
             self._write_head(b"transfer-encoding: chunked\r\n" if self._chunked else b"")
 

@@ -193,6 +193,33 @@ async def test_http_1_0_gets_a_plain_body(stack: Any) -> None:
     assert body.startswith(b"data: ") and body.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.parametrize("first", [b"", b"Connection: keep-alive\r\n"])
+@pytest.mark.parametrize("second", [b"HTTP/1.0", b"HTTP/1.1"])
+async def test_http_1_0_is_the_last_of_its_connection(stack: Any, first: bytes, second: bytes) -> None:
+    """It cannot be told that the connection stays open, nor where a stream ends but by its end; what is sent behind it
+    changes neither its answer nor its framing."""
+    old = request(STREAM, first).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    behind = request(CHAT).replace(b"HTTP/1.1", second, 1)
+    answer = await stack.raw(request(STREAM) + old + behind + behind[:-5], timeout_s=10)
+    new_framing, old_framing, *more = answer.split(b"HTTP/1.1 200 ")[1:]
+    assert not more and b"HTTP/1.1 " not in new_framing + old_framing
+    assert b"chunked" in new_framing and new_framing.endswith(b"0\r\n\r\n")
+    head, _, body = old_framing.partition(b"\r\n\r\n")
+    assert b"chunked" not in head and b"connection: close" in head
+    assert body.startswith(b"data: ") and body.endswith(b"data: [DONE]\n\n")
+    await nothing_left(stack)
+
+
+async def test_http_1_0_is_not_told_to_continue(stack: Any) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    head = HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Expect: 100-continue\r\n"
+    writer.write(head + b"Content-Length: %d\r\n\r\n" % len(CHAT))
+    await asyncio.sleep(0.02)
+    writer.write(CHAT)
+    assert (await reader.read(-1)).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
 async def test_a_connection_may_change_its_mind_with_every_request(stack: Any) -> None:
     """Heads that repeat themselves are not parsed again: that must never show."""
     reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
