@@ -131,6 +131,15 @@ class Engine:
         writer.write(b"%x\r\n%b\r\n" % (len(data), data))
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that is sure to come: long, for a machine that has much else to do."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail("it never came to that")
+
+
 class QuietServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as fewer
 from hypothesis import strategies as st
 from werkzeug.formparser import MultiPartParser
+
+from .conftest import until
 
 HEAD = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-1\r\n"
 CONTENT_TYPE = b"multipart/form-data; boundary=XYZ"
@@ -53,7 +56,7 @@ class SlowEngine:
     def __init__(self, speak: Speak) -> None:
         self.speak = speak
         self.head = b""
-        self.body = b""
+        self.body = bytearray()
         self.left = asyncio.Event()
         self.arrived = asyncio.Event()
 
@@ -71,7 +74,8 @@ class SlowEngine:
         if declared:
             missing = int(declared[0].split(b":")[1])
             while missing and (part := await reader.read(min(65536, missing))):
-                self.body, missing = self.body + part, missing - len(part)
+                self.body += part
+                missing -= len(part)
             return
         while size := int(await reader.readline(), 16):
             self.body += await reader.readexactly(size)
@@ -109,16 +113,8 @@ hot = pytest.mark.parametrize("form", ["hot"], indirect=True)
 
 
 async def answer_of(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await reader.readuntil(b"\r\n\r\n")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    pytest.fail("it never came to that")
 
 
 @pytest.mark.parametrize("model_first", [True, False])
@@ -137,7 +133,7 @@ async def test_a_large_form_arrives_unchanged(
             assert (await answer_of(reader)).startswith(b"HTTP/1.1 200 ")
             await reader.readuntil(b"}}")
             assert engine.body == body.replace(b"\r\nllama\r\n", b"\r\n%b\r\n" % upstream_model.encode())
-            engine.body = b""
+            engine.body.clear()
         writer.close()
     rows = await stack.rows(2)
     assert {(row["outcome"], row["input_tokens"], row["output_tokens"]) for row in rows} == {("ok", 5, 2)}
@@ -164,9 +160,12 @@ async def test_a_slow_engine_slows_the_client_down(stack: Any) -> None:
         await obedient(engine, reader, writer)
 
     body = whole(b"s" * (24 << 20))
-    async with deployed(stack, late):
+    async with deployed(stack, late) as [engine]:
         reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+        client: socket.socket = writer.get_extra_info("socket")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)  # else the kernel may take most of it
         writer.write(head(len(body)) + body)
+        await until(lambda: engine.arrived.is_set() and not any(f.transport.is_reading() for f in stack.hot.fronts))
         sizes = [-1]
         while (left := writer.transport.get_write_buffer_size()) != sizes[-1]:
             sizes.append(left)
