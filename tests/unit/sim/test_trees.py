@@ -21,5 +21,9 @@ def test_forest_equals_xgboost(depth: int) -> None:
     forest = complete(
         [json.loads(t) for t in booster.get_dump(dump_format="json")], depth, float(str(base).strip("[]"))
     )
-    expected = booster.predict(xgb.DMatrix(rows))
-    np.testing.assert_allclose(forest.predict(np.ascontiguousarray(rows.T)), expected, atol=2e-5)
+    rows = np.vstack([rows] * 5)  # more than are evaluated at once
+    for varied in (range(6), [0, 3], []):
+        some = np.repeat(rows[:1], len(rows), axis=0)
+        some[:, varied] = rows[:, varied]
+        expected = booster.predict(xgb.DMatrix(some))
+        np.testing.assert_allclose(forest.predict(np.ascontiguousarray(some.T)), expected, atol=2e-5)
