@@ -252,6 +252,28 @@ async def test_an_answer_that_is_not_the_providers_is_a_bad_gateway(stack: Stack
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_invalid")
 
 
+@pytest.mark.parametrize(
+    "said", [b"", b"data:[DONE]", b"data: {}\n\ndata: [DONE]\n\n", b"data: {nope}\n\n", b"<html>busy</html>"]
+)
+@pytest.mark.parametrize(
+    ("client", "provider"), [("anthropic", "mistral"), ("openai", "anthropic"), ("openai", "gemini")]
+)
+async def test_a_stream_that_says_nothing_is_a_problem(stack: Stack, client: str, provider: str, said: bytes) -> None:
+    async def script(engine: Engine, request: EngineRequest, writer: asyncio.StreamWriter) -> None:
+        engine.begin_stream(writer)
+        if said:
+            engine.chunk(writer, said)
+        writer.write(b"0\r\n\r\n")
+
+    await become(stack, provider)
+    for engine in stack.engines:
+        engine.script = script
+    answer = await ask(stack, client, stream=True)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_invalid")
+    [row] = await stack.rows(1)
+    assert (row["status"], row["outcome"], row["error_code"]) == (502, "failed", "upstream_invalid")
+
+
 async def test_a_failure_within_a_stream_reaches_the_client(stack: Stack) -> None:
     async def script(engine: Engine, request: EngineRequest, writer: asyncio.StreamWriter) -> None:
         kind = STREAM_TYPES["bedrock"].encode()
@@ -266,7 +288,11 @@ async def test_a_failure_within_a_stream_reaches_the_client(stack: Stack) -> Non
         engine.script = script
     answer = await ask(stack, "anthropic", stream=True)
     assert b"event: error" in answer.content and b"Slow down" in answer.content
-    assert (await stack.rows(1))[0]["outcome"] == "failed"
+    body = b'{"model":"llama","max_tokens":9,"messages":[{"role":"user","content":"hi"}],"stream":true}'
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\nconnection: close\r\n" % KEY.encode()
+    raw = await stack.raw(head + b"content-length: %d\r\n\r\n%b" % (len(body), body), timeout_s=10)
+    assert b"Slow down" in raw and raw.count(b"0\r\n\r\n") == 1
+    assert [row["outcome"] for row in await stack.rows(2)] == ["failed", "failed"]
 
 
 async def test_a_failed_provider_is_replaced_by_one_of_another_dialect(stack: Stack) -> None:

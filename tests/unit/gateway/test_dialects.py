@@ -20,7 +20,7 @@ from gateway.core.dialects import (
 from gateway.core.dialects import conversation as c
 from gateway.core.problems import Rejected
 from gateway.core.stage import Garbled
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from .provider_fixtures import PROVIDERS, frame, stream, whole
@@ -116,6 +116,8 @@ def test_a_stream_that_breaks_off_is_never_taken_for_a_whole_one(provider: str, 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @given(data=st.binary(max_size=400))
+@example(data=b"data:[DONE]")
+@example(data=b"data: {}\n\ndata: [DONE]\n\n")
 @settings(max_examples=60, deadline=None)
 def test_garbage_is_refused_and_nothing_else(provider: str, data: bytes) -> None:
     for attempt in (READERS[provider]().whole, lambda garbage: read(provider, garbage)):

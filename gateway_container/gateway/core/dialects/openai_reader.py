@@ -124,7 +124,7 @@ class Reader(EventStreamReader):
 
     def _event(self, text: bytes) -> list[Event]:
         if text == sse.DONE:
-            self._done = True
+            self._done = self._done or self._begun  # alone it is no answer
             return []
         return self._answer(of_provider(text, _decoder))
 
@@ -134,6 +134,8 @@ class Reader(EventStreamReader):
             return [Failed(_status(answer.error), answer.error.message)]
         events: list[Event] = []
         if not self._begun:
+            if not answer.choices:  # garbage, or Azure's first chunk, which does not name the answer yet
+                return events
             self._begun = True
             events.append(Begin(answer.id, answer.model))
         for choice in answer.choices:

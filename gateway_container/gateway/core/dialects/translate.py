@@ -101,6 +101,7 @@ class Translator(Translation):
         self._reader: Reader | None = None  # of a stream
         self._writer = client.writer(exchange)
         self._status = 0
+        self._head: AnswerHead | None = None  # waits: what is not understood may still become a problem
         self._parts: list[bytes] = []
         self._kept_bytes = 0
         self._events: list[Event] = []
@@ -116,7 +117,7 @@ class Translator(Translation):
         if head.status < 400 and head.content_type.startswith(STREAMS):
             self._reader = self.provider.reader(self.exchange)
         head.retype(b"text/event-stream" if self.streamed and head.status < 400 else b"application/json")
-        self.down.head(head)
+        self._head = head
 
     def data(self, data: bytes) -> None:
         self._kept_bytes += len(data)
@@ -130,11 +131,11 @@ class Translator(Translation):
     def end(self) -> None:
         body = b"".join(self._parts)
         if self._status >= 400:
-            self.down.data(self.client.error(self._status, message_of(body)))
+            self._write(self.client.error(self._status, message_of(body)))
             self.down.end()
             return
         self._tell(self._reader.end() if self._reader is not None else self.provider.reader(self.exchange).whole(body))
-        self.down.data(self._writer.end() if self.streamed else self.client.whole(self._events))
+        self._write(self._writer.end() if self.streamed else self.client.whole(self._events))
         self.down.end()
 
     def _tell(self, events: list[Event]) -> None:
@@ -143,7 +144,14 @@ class Translator(Translation):
         if not self.streamed:
             self._events += events
         elif written := b"".join([self._writer.write(event) for event in events]):
-            self.down.data(written)
+            self._write(written)
+
+    def _write(self, data: bytes) -> None:
+        head, self._head = self._head, None
+        if head is not None:
+            self.down.head(head)
+        if data:
+            self.down.data(data)
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Used):
