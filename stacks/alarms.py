@@ -31,7 +31,7 @@ class AlarmsStack(FoundryStack):
         super().__init__(scope, "alarms", config)
         self.topic = sns.Topic(self, "Topic", topic_name=config.name("alarms"), enforce_ssl=True)
         self.topic.add_subscription(subscriptions.EmailSubscription(config.alarm_email))
-        for queue in (events.dead, workflows.dead, metrics.loads.dead, metrics.events.dead):
+        for queue in (events.dead, workflows.dead, workflows.undelivered, metrics.loads.dead, metrics.events.dead):
             self._dead_letters(queue)
         for kind, flow in workflows.flows.items():
             self._alarm(f"flow-{kind}", "Executions failed", flow.machine.metric_failed(period=_FIVE_MINUTES))
@@ -63,6 +63,6 @@ def _functions(
     events: EventsStack, workflows: WorkflowsStack, metrics: MetricsStack, api: ApiStack
 ) -> Iterator[DomainFunction]:
     yield events.relay
-    yield from (workflows.app, workflows.sim, workflows.cluster, workflows.orphans)
+    yield from (workflows.app, workflows.model, workflows.sim, workflows.cluster, workflows.orphans, workflows.daily)
     yield from (metrics.loader, metrics.on_event)
     yield from api.functions.values()

@@ -69,7 +69,7 @@ class ApiStack(FoundryStack):
         for function in (app, cluster, sim):
             function.use_table("runs", data.tables["runs"])
         app.start(*flows.values())  # a retry starts the next attempt
-        sim.start(flows["simulate"])
+        sim.start(flows["simulate"], flows["recommend"])
         cluster.start(flows["register_cluster"], flows["deploy_model"], flows["delete_deployment"])
         for keeper in (app, cluster):
             keeper.use_secrets(data.key)

@@ -7,7 +7,7 @@ ROUTES: dict[str, tuple[str, ...]] = {
     "app": ("/me", "/users", "/projects", "/runs", "/gateways"),
     "model": ("/models",),
     "cluster": ("/clusters", "/projects/{project_id}/deployments"),
-    "sim": ("/devices", "/projects/{project_id}/simulations", "/projects/{project_id}/simulator"),
+    "sim": ("/devices", "/simulator", "/projects/{project_id}/simulations", "/projects/{project_id}/simulator"),
     "metrics": ("/projects/{project_id}/metrics",),
 }
 LEAVES = frozenset({"/me"})  # nothing below these

@@ -16,23 +16,27 @@ from stacks.constructs.queue import dead_letter_queue
 from stacks.constructs.stack import FoundryStack
 from stacks.data import DataStack
 
-FLOWS = ("simulate", "register_cluster", "deploy_model", "delete_deployment")
+FLOWS = ("simulate", "recommend", "register_cluster", "deploy_model", "delete_deployment")
+_DAILY_HOUR, _DAILY_MINUTE = "4", "17"  # UTC
 
 
 class WorkflowsStack(FoundryStack):
     def __init__(self, scope: Construct, config: Config, data: DataStack) -> None:
         super().__init__(scope, "workflows", config)
         self.app = self._task("app", data, timeout_s=60, layers=("secrets",))
+        self.model = self._task("model", data, timeout_s=60, layers=("sim",))
         self.sim = self._task("sim", data, timeout_s=900, memory_mib=3008, layers=("sim", "numerics"))
         self.cluster = self._task("cluster", data, timeout_s=300, memory_mib=1024, layers=("sim", "kube"))
         self.cluster.use_secrets(data.key)
         functions: Mapping[str, lambda_.IFunction] = {
             "AppTaskArn": self.app.function,
+            "ModelTaskArn": self.model.function,
             "SimTaskArn": self.sim.function,
             "ClusterTaskArn": self.cluster.function,
         }
         self.flows = {kind: Flow(self, kind, config=config, functions=functions) for kind in FLOWS}
         self._close_orphans(data)
+        self._recommend_daily(data)
 
     def _close_orphans(self, data: DataStack) -> None:
         """An execution that ended without closing its run is reported on the account's default bus."""
@@ -53,6 +57,23 @@ class WorkflowsStack(FoundryStack):
                 detail={"status": ["FAILED", "TIMED_OUT", "ABORTED"], "stateMachineArn": machines},
             ),
             targets=[targets.LambdaFunction(self.orphans.function, dead_letter_queue=self.dead)],
+        )  # fmt: skip
+
+    def _recommend_daily(self, data: DataStack) -> None:
+        """Once a day, at an hour when few people work; a function starts the flow, since a run has to be written."""
+        self.daily = DomainFunction(
+            self, "sim", "daily", config=self.config, timeout_s=60, memory_mib=512, layers=("sim", "numerics")
+        )
+        for name in ("sim", "runs"):
+            self.daily.use_table(name, data.tables[name])
+        self.daily.start(self.flows["recommend"])
+        self.undelivered = dead_letter_queue(self, "DailyDead", name=self.config.name("daily-dlq"))
+        accept(self.undelivered, "SQS3", "It is the dead-letter queue, of a schedule and of the function behind it.")
+        self.daily.function.configure_async_invoke(on_failure=destinations.SqsDestination(self.undelivered))
+        events.Rule(
+            self, "Daily", rule_name=self.config.name("daily"),
+            schedule=events.Schedule.cron(minute=_DAILY_MINUTE, hour=_DAILY_HOUR),
+            targets=[targets.LambdaFunction(self.daily.function, dead_letter_queue=self.undelivered)],
         )  # fmt: skip
 
     def _task(

@@ -20,6 +20,8 @@ _GROUPS = {
     "deployments": ("deployments", "deployments_app", "Deployments of a project."),
     "endpoints": ("endpoints", "endpoints_app", "Endpoints: the names that keys can call."),
     "credentials": ("credentials", "credentials_app", "Keys of external providers, which gateways use."),
+    "recommendations": ("recommendations", "recommendations_app", "Which cluster serves each model cheapest, daily."),
+    "blocked": ("blocked", "blocked_app", "Configurations that failed and are not proposed again."),
     "runs": ("runs", "runs_app", "Follow, cancel and retry long work."),
     "sim": ("sim", "sim_app", "The simulator as a tool: predict, train, validate."),
     "gateway": ("gateway", "gateway_app", "The inference gateway: benchmark it."),

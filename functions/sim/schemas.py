@@ -24,6 +24,7 @@ from foundry_sim.search.queries import NodeConfiguration, Recommendation
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+PLATFORM_ENGINES = ["vllm", "sglang"]  # those that the platform deploys
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
@@ -55,7 +56,7 @@ class SimulationCreate(BaseModel):
     device_groups: Annotated[list[DeviceGroup], Field(min_length=1, max_length=64)]
     workload: Workload
     service_levels: ServiceLevels = ServiceLevels()
-    engines: Annotated[list[Name], Field(min_length=1, max_length=8)] = ["vllm", "sglang"]
+    engines: Annotated[list[Name], Field(min_length=1, max_length=8)] = PLATFORM_ENGINES
     purchase: Purchase = "on_demand"
     quantisation: Quantisation = "as_shipped"
     mode: Mode = "dedicated"

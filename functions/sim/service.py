@@ -20,7 +20,7 @@ from foundry_sim.search.queries import NodeConfiguration, Recommendation, node_c
 from foundry_sim.search.search import check, simulate
 from pydantic import ValidationError
 
-from functions.sim import calibrations, store
+from functions.sim import blocked, calibrations, store
 from functions.sim.errors import InvalidInput
 from functions.sim.names import known_config
 from functions.sim.schemas import (
@@ -90,13 +90,14 @@ def resolved(request: SimulationCreate) -> SimulationRequest:
     if not groups:
         raise Invalid("No device group has a known device and a ready node.", code="no_devices",
                       next_action="GET /devices lists the known ones.")  # fmt: skip
-    plain = request.model_dump(exclude={"model", "device_groups"})
+    plain = request.model_dump(exclude={"model", "device_groups", "blocked"})
     unknown = sorted(set(request.engines) - set(ENGINES))
     if unknown:
         raise InvalidInput(f"Engine {unknown[0]!r} is unknown; known: {', '.join(ENGINES)}.")
     config, architecture = _model(request)
+    rules = [*request.blocked, *blocked.rules(config["_name_or_path"])]
     try:
-        found = SimulationRequest(model=config, device_groups=groups, **plain)
+        found = SimulationRequest(model=config, device_groups=groups, blocked=rules, **plain)
         check(found, architecture)
     except ValidationError as error:
         first = error.errors()[0]
@@ -152,7 +153,11 @@ def recommendations(asked: RecommendationsAsk) -> list[Recommendation]:
     for name in asked.models:
         known_config(name)
     try:
-        return recommend(asked.models, groups, asked.workload_class)
+        return [
+            found
+            for name in asked.models
+            for found in recommend([name], groups, asked.workload_class, blocked=blocked.rules(name))
+        ]
     except SimulatorError as error:
         raise InvalidInput(str(error)) from error
 

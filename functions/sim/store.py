@@ -8,13 +8,16 @@ from typing import Any
 
 from foundry_core.errors import Conflict, NotFound
 from foundry_core.events import Event, OutboxFields, outbox_keys
-from foundry_core.table import Item, conflicts, meta, page, write
+from foundry_core.table import Item, conflicts, every, meta, page, write
 from foundry_sim.search.plans import Plan
-from pynamodb.attributes import JSONAttribute
+from pynamodb.attributes import JSONAttribute, UnicodeAttribute
 
+from functions.sim.platform_schemas import Blocked, DailyRecommendation
 from functions.sim.schemas import Calibration, Outcome, Simulation, SimulationCreate
 
 _TRIES = 8
+_BLOCKED = "BLOCKED"
+_DAILY = "RECOMMENDATIONS"
 
 
 class SimTable(Item):
@@ -39,6 +42,18 @@ class PlanItem(SimTable, discriminator="plan"):
 
 class CalibrationItem(SimTable, discriminator="calibration"):
     data = JSONAttribute()
+
+
+class BlockedItem(SimTable, discriminator="blocked"):
+    data = JSONAttribute()
+
+
+class RecommendationItem(SimTable, discriminator="recommendation"):
+    data = JSONAttribute()
+
+
+class DayItem(SimTable, discriminator="day"):
+    run_id = UnicodeAttribute()
 
 
 class SimOutbox(OutboxFields, SimTable, discriminator="outbox"):
@@ -137,6 +152,48 @@ def calibration_page(project_id: str, limit: int, cursor: str | None) -> tuple[l
         CalibrationItem, _pk(project_id), prefix="CALIBRATION#", limit=limit, cursor=cursor, newest_first=True
     )
     return [Calibration(**item.data) for item in items], following
+
+
+def insert_blocked(blocked: Blocked) -> Blocked:
+    BlockedItem(_BLOCKED, f"BLOCKED#{blocked.id}", data=blocked.model_dump(mode="json")).save()
+    return blocked
+
+
+def every_blocked() -> list[Blocked]:
+    """Oldest first; ``functions.sim.blocked`` keeps the number small."""
+    return [Blocked(**item.data) for item in every(BlockedItem, _BLOCKED, prefix="BLOCKED#")]
+
+
+def delete_blocked(blocked_id: str) -> None:
+    try:
+        BlockedItem.get(_BLOCKED, f"BLOCKED#{blocked_id}", consistent_read=True).delete(add_version_condition=False)
+    except BlockedItem.DoesNotExist as error:
+        raise NotFound(f"There is no blocked configuration {blocked_id}.", code="blocked_not_found",
+                       next_action="foundry blocked list") from error  # fmt: skip
+
+
+def put_recommendation(found: DailyRecommendation, expires_at_s: int) -> None:
+    """One per model, in the place of an older one; gone by itself when no newer one follows."""
+    data = found.model_dump(mode="json")
+    item = RecommendationItem(_DAILY, f"MODEL#{found.model_id}", data=data, expires_at=expires_at_s)
+    item.save(add_version_condition=False)
+
+
+def recommendation_page(limit: int, cursor: str | None) -> tuple[list[DailyRecommendation], str | None]:
+    items, following = page(RecommendationItem, _DAILY, prefix="MODEL#", limit=limit, cursor=cursor)
+    return [DailyRecommendation(**item.data) for item in items], following
+
+
+def run_of_day(day: str) -> str | None:
+    """The run that was started for this day, if one was."""
+    try:
+        return DayItem.get(_DAILY, f"DAY#{day}", consistent_read=True).run_id
+    except DayItem.DoesNotExist:
+        return None
+
+
+def keep_run_of_day(day: str, run_id: str, expires_at_s: int) -> None:
+    DayItem(_DAILY, f"DAY#{day}", run_id=run_id, expires_at=expires_at_s).save(add_version_condition=False)
 
 
 def _version_key(version: int) -> str:

@@ -1,9 +1,9 @@
-"""Steps of the flow ``simulate``. What is large stays in the table; plans pass through the flow, at most 20."""
+"""Steps of the flows ``simulate`` and ``recommend``. The table keeps what is large; plans pass through: at most 20."""
 
-from foundry_core.tasks import Output, TaskContext, Tasks
+from foundry_core.tasks import Output, TaskContext, Tasks, waiting
 from foundry_sim.search.plans import Plan, SimulationResult
 
-from functions.sim import service, store
+from functions.sim import recommendations, service, store
 from functions.sim.schemas import Outcome, Simulation
 
 tasks = Tasks("sim")
@@ -46,3 +46,16 @@ def store_plans(context: TaskContext) -> Output:
     run = context.run
     simulation = service.complete(run.project_id or "", run.subject_id, Outcome(**found["outcome"]), plans)
     return {"simulation_id": simulation.id, "feasible": simulation.feasible, "plan_count": simulation.plan_count}
+
+
+@tasks.task("recommend")
+def recommend(context: TaskContext) -> Output:
+    """One page of models on all clusters; ``waiting`` while there are more pages."""
+    clusters, page = (context.input[step]["output"] for step in ("list_clusters", "list_models"))
+    for model in page["models"]:
+        recommendations.compute(model, clusters["clusters"], context.run.subject_id)
+    detail = f"{page['seen']} models on {len(clusters['clusters'])} clusters"
+    if page["cursor"]:
+        return waiting(detail)
+    return {"status": "done", "detail": detail, "models": page["seen"], "clusters": len(clusters["clusters"]),
+            "left_out": [*clusters["left_out"], *page["left_out"]]}  # fmt: skip

@@ -22,7 +22,7 @@ ALLOWED = {
     "AWS::DynamoDB::Table": "on demand: storage and its backup",
     "AWS::ECR::Repository": "storage of images, which expire",
     "AWS::Events::EventBus": "per event",
-    "AWS::Events::Rule": "free, without a schedule",
+    "AWS::Events::Rule": "free; what a schedule calls is paid per use, once a day",
     "AWS::IAM::Policy": "free",
     "AWS::IAM::Role": "free",
     "AWS::KMS::Alias": "free",
@@ -70,8 +70,11 @@ def test_pollers_are_not_provisioned(stacks: Any) -> None:
         assert "ProvisionedPollerConfig" not in mapping.properties
 
 
-def test_rules_have_no_schedule(stacks: Any) -> None:
-    assert [rule.id for rule in stacks.all("AWS::Events::Rule") if "ScheduleExpression" in rule.properties] == []
+def test_nothing_is_called_more_than_once_a_day_by_itself(stacks: Any) -> None:
+    rules = [rule.properties for rule in stacks.all("AWS::Events::Rule") if "ScheduleExpression" in rule.properties]
+    assert [(rule["Name"], rule["ScheduleExpression"]) for rule in rules] == [
+        ("foundry-test-daily", "cron(17 4 * * ? *)")
+    ]
 
 
 def test_logs_batches_and_images_expire(stacks: Any) -> None:
@@ -100,7 +103,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Application:
 def test_alarms_exist_when_somebody_is_to_be_told(chosen: Application) -> None:
     alarms = chosen.app.node.find_child("alarms")
     found = [one for one in alarms.node.find_all() if isinstance(one, cloudwatch.CfnAlarm)]
-    flows, queues, functions = 4, 4, 12
+    flows, queues, functions = 5, 5, 14
     assert len(found) == flows + queues + functions + len(("throttles", "api-5xx"))
     assert all(alarm.alarm_actions and alarm.treat_missing_data == "notBreaching" for alarm in found)
 

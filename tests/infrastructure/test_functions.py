@@ -15,19 +15,22 @@ from foundry_core.settings import Settings
 from stacks.constructs.code import LAYERS, LOCKS, ROOT
 
 FUNCTIONS = [
-    "app-api", "app-task", "model-api", "cluster-api", "cluster-task", "sim-api", "sim-task", "metrics-api",
-    "metrics-on-event", "metrics-loader", "core-relay", "core-orphans",
+    "app-api", "app-task", "model-api", "model-task", "cluster-api", "cluster-task", "sim-api", "sim-task", "sim-daily",
+    "metrics-api", "metrics-on-event", "metrics-loader", "core-relay", "core-orphans",
 ]  # fmt: skip
-ARNS = {"SIMULATE_ARN", "REGISTER_CLUSTER_ARN", "DEPLOY_MODEL_ARN", "DELETE_DEPLOYMENT_ARN"}
+ARNS = {"SIMULATE_ARN", "RECOMMEND_ARN", "REGISTER_CLUSTER_ARN", "DEPLOY_MODEL_ARN", "DELETE_DEPLOYMENT_ARN"}
 COMMON = {"STAGE", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"}
 ENVIRONMENT = {
     "app-api": {"APP_TABLE", "RUNS_TABLE", "USER_POOL_ID", "METERING_BUCKET", "SECRETS_KEY_ID"} | ARNS,
     "app-task": {"APP_TABLE", "RUNS_TABLE"},
     "model-api": {"MODEL_TABLE", "APP_TABLE"},
-    "cluster-api": {"CLUSTER_TABLE", "APP_TABLE", "RUNS_TABLE", "SECRETS_KEY_ID"} | ARNS - {"SIMULATE_ARN"},
+    "model-task": {"MODEL_TABLE", "RUNS_TABLE"},
+    "cluster-api": {"CLUSTER_TABLE", "APP_TABLE", "RUNS_TABLE", "SECRETS_KEY_ID"}
+    | ARNS - {"SIMULATE_ARN", "RECOMMEND_ARN"},
     "cluster-task": {"CLUSTER_TABLE", "RUNS_TABLE", "SECRETS_KEY_ID"},
-    "sim-api": {"SIM_TABLE", "APP_TABLE", "RUNS_TABLE", "SIMULATE_ARN"},
+    "sim-api": {"SIM_TABLE", "APP_TABLE", "RUNS_TABLE", "SIMULATE_ARN", "RECOMMEND_ARN"},
     "sim-task": {"SIM_TABLE", "RUNS_TABLE"},
+    "sim-daily": {"SIM_TABLE", "RUNS_TABLE", "RECOMMEND_ARN"},
     "metrics-api": {"METRICS_TABLE", "APP_TABLE", "CLICKHOUSE_DSN"},
     "metrics-on-event": {"METRICS_TABLE"},
     "metrics-loader": {"METERING_BUCKET", "CLICKHOUSE_DSN"},

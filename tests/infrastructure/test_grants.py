@@ -212,6 +212,14 @@ def test_simulation_starts_its_flow_for_a_member(invoke: Invoke, root: Callable[
     assert task.get("answer") == {}, task
 
 
+def test_the_schedule_starts_its_flow(invoke: Invoke, root: Callable[[str], Any]) -> None:
+    delivered_twice = invoke("sim-daily", {}, {})
+    assert [answer["answer"] for answer in delivered_twice] == [None, None]
+    (listed,) = invoke("app-api", http("GET", "/runs"))
+    (run,) = [run for run in body_of(listed, 200)["items"] if run["kind"] == "recommend"]
+    stop(root, "recommend", run)
+
+
 def test_batches_go_from_gateway_to_warehouse(
     invoke: Invoke, root: Callable[[str], Any], project: str, tmp_path: Path
 ) -> None:
@@ -266,6 +274,7 @@ BATCH = {"Bucket": f"foundry-test-metering-{ACCOUNT}-us-east-1", "Key": "meterin
         ("cluster-api", "dynamodb", "scan", {"TableName": "foundry-test-cluster"}),
         ("model-api", "dynamodb", "get_item", {"TableName": "foundry-test-cluster", "Key": ITEM}),
         ("sim-task", "dynamodb", "delete_table", {"TableName": "foundry-test-sim"}),
+        ("sim-daily", "dynamodb", "get_item", {"TableName": "foundry-test-cluster", "Key": ITEM}),
         ("sim-api", "stepfunctions", "start_execution", {"stateMachineArn": DEPLOY, "input": "{}"}),
         ("metrics-loader", "s3", "delete_object", BATCH),
         ("app-task", "cognito-idp", "list_user_pools", {"MaxResults": 1}),

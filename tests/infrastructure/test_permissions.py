@@ -9,9 +9,9 @@ WRITE = {"BatchWriteItem", "ConditionCheckItem", "DeleteItem", "PutItem", "Updat
 TABLES = {
     # function: tables that it reads and writes; members means GetItem and Query of project items in the app table
     "app-api": {"app", "runs"}, "app-task": {"app", "runs"},
-    "model-api": {"model", "members"},
+    "model-api": {"model", "members"}, "model-task": {"model", "runs"},
     "cluster-api": {"cluster", "runs", "members"}, "cluster-task": {"cluster", "runs"},
-    "sim-api": {"sim", "runs", "members"}, "sim-task": {"sim", "runs"},
+    "sim-api": {"sim", "runs", "members"}, "sim-task": {"sim", "runs"}, "sim-daily": {"sim", "runs"},
     "metrics-api": {"metrics", "members"}, "metrics-on-event": {"metrics"}, "metrics-loader": set(),
     "core-relay": set(), "core-orphans": {"runs"},
 }  # fmt: skip
@@ -19,7 +19,7 @@ POOL = "<foundry-test-people>"
 BUCKET = "arn:<AWS::Partition>:s3:::foundry-test-metering-<AWS::AccountId>-<AWS::Region>"
 BATCHES, QUARANTINE, CAPTURES = f"{BUCKET}/metering/*", f"{BUCKET}/quarantine/*", f"{BUCKET}/captures/*"
 KEY = "<Key961B73FD>"
-FLOWS = ("delete-deployment", "deploy-model", "register-cluster", "simulate")
+FLOWS = ("delete-deployment", "deploy-model", "register-cluster", "simulate", "recommend")
 OTHER = {
     "app-api": {
         *((f"cognito-idp:{action}", POOL) for action in (
@@ -35,7 +35,10 @@ OTHER = {
         ("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY),
     },
     "cluster-task": {("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY)},
-    "sim-api": {("states:StartExecution", "<foundry-test-simulate>")},
+    "sim-api": {
+        ("states:StartExecution", "<foundry-test-simulate>"), ("states:StartExecution", "<foundry-test-recommend>"),
+    },
+    "sim-daily": {("states:StartExecution", "<foundry-test-recommend>")},
     "metrics-loader": {
         ("s3:GetObject", BATCHES), ("s3:PutObject", QUARANTINE), ("s3:ListBucket", "<MeteringFE114A7B>"),
     },
@@ -44,7 +47,8 @@ OTHER = {
 STREAM = {"DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"}
 RECEIVE = {"ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl", "ReceiveMessage"}
 POLLED = {"metrics-loader": "foundry-test-metrics-loader", "metrics-on-event": "foundry-test-metrics-on-event"}
-FAILED_TO = {"core-relay": "foundry-test-relay-dlq", "core-orphans": "foundry-test-orphans-dlq"}
+FAILED_TO = {"core-relay": "foundry-test-relay-dlq", "core-orphans": "foundry-test-orphans-dlq",
+             "sim-daily": "foundry-test-daily-dlq"}  # fmt: skip
 # Statements whose resource is, or contains, a wildcard: nothing else may.
 WILDCARDS = {
     "*": "vended logs of state machines are delivered with permissions that have no resource",
@@ -121,7 +125,8 @@ def test_no_managed_policies(stacks: Any) -> None:
 
 @pytest.mark.parametrize(
     ("flow", "invoked"),
-    [("simulate", {"sim-task"}), ("register-cluster", {"cluster-task"}),
+    [("simulate", {"sim-task"}), ("recommend", {"sim-task", "cluster-task", "model-task"}),
+     ("register-cluster", {"cluster-task"}),
      ("deploy-model", {"cluster-task", "app-task"}), ("delete-deployment", {"cluster-task", "app-task"})],
 )  # fmt: skip
 def test_a_flow_invokes_only_its_tasks(stacks: Any, flow: str, invoked: set[str]) -> None:

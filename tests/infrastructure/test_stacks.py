@@ -8,7 +8,7 @@ from foundry_core.principal import Role
 
 TABLES = ("app", "cluster", "metrics", "model", "runs", "sim")
 QUEUES = ("metrics-loader", "metrics-on-event")
-FLOWS = ("delete-deployment", "deploy-model", "register-cluster", "simulate")
+FLOWS = ("delete-deployment", "deploy-model", "register-cluster", "simulate", "recommend")
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -138,10 +138,23 @@ def test_ended_executions_of_every_flow_are_reported(stacks: Any) -> None:
     (target,) = rule.properties["Targets"]
     assert stacks.text("workflows", target["Arn"]) == "<foundry-test-core-orphans>"
     assert stacks.text("workflows", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-orphans-dlq>"
-    (failed,) = stacks.all("AWS::Lambda::EventInvokeConfig")
-    kept = failed.properties["DestinationConfig"]["OnFailure"]["Destination"]
-    assert stacks.text("workflows", failed.properties["FunctionName"]) == "<foundry-test-core-orphans>"
-    assert stacks.text("workflows", kept) == "<foundry-test-orphans-dlq>"
+
+
+def test_recommendations_are_made_once_a_day(stacks: Any) -> None:
+    rule = stacks.one("AWS::Events::Rule", "foundry-test-daily")
+    (target,) = rule.properties["Targets"]
+    assert stacks.text("workflows", target["Arn"]) == "<foundry-test-sim-daily>"
+    assert stacks.text("workflows", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-daily-dlq>"
+
+
+def test_what_a_rule_could_not_make_a_function_do_is_kept(stacks: Any) -> None:
+    kept = {
+        stacks.text("workflows", config.properties["FunctionName"]):
+        stacks.text("workflows", config.properties["DestinationConfig"]["OnFailure"]["Destination"])
+        for config in stacks.all("AWS::Lambda::EventInvokeConfig")
+    }  # fmt: skip
+    assert kept == {"<foundry-test-core-orphans>": "<foundry-test-orphans-dlq>",
+                    "<foundry-test-sim-daily>": "<foundry-test-daily-dlq>"}  # fmt: skip
 
 
 def test_gateway_pods_may_read_their_token_and_nothing_else(stacks: Any) -> None:

@@ -10,7 +10,7 @@ from foundry_core.runs.flows import FLOWS
 
 from stacks.constructs.flow import DEFINITIONS
 
-DOMAINS = {"AppTaskArn": "app", "SimTaskArn": "sim", "ClusterTaskArn": "cluster"}
+DOMAINS = {"AppTaskArn": "app", "ModelTaskArn": "model", "SimTaskArn": "sim", "ClusterTaskArn": "cluster"}
 RUNTIME_TASKS = {"finish_run", "fail_run"}
 ALLOWED = {"Task", "Choice", "Wait", "Pass", "Fail", "Succeed"}  # types that run the same on all three engines
 KINDS = sorted(path.name.split(".")[0] for path in DEFINITIONS.glob("*.asl.json"))

@@ -167,7 +167,7 @@ def domain_of(path: str) -> str:
         return {"deployments": "cluster", "simulations": "sim", "simulator": "sim", "metrics": "metrics"}.get(
             parts[2], "app"
         )
-    return {"models": "model", "clusters": "cluster", "devices": "sim", "simulations": "sim"}.get(parts[0], "app")
+    return {"models": "model", "clusters": "cluster", "devices": "sim", "simulator": "sim"}.get(parts[0], "app")
 
 
 @dataclass

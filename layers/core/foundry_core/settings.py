@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     secrets_key_id: str = ""
     user_pool_id: str = ""
     simulate_arn: str = ""
+    recommend_arn: str = ""
     register_cluster_arn: str = ""
     deploy_model_arn: str = ""
     delete_deployment_arn: str = ""

@@ -8,6 +8,7 @@ import pytest
 DEPLOY = ["admit", "apply_manifests", "wait_ready", "verify", "publish_endpoint", "mark_ready", "finish_run"]
 FORWARD = {
     "simulate": ["resolve_inputs", "search", "store_plans", "finish_run"],
+    "recommend": ["list_clusters", "list_models", "recommend", "finish_run"],
     "register_cluster": ["connect", "discover_nodes", "install_addons", "addons_ready", "mark_ready", "finish_run"],
     "deploy_model": DEPLOY,
     "delete_deployment": [
@@ -19,10 +20,22 @@ FORWARD = {
         "finish_run",
     ],
 }
-DOMAIN = {"publish_endpoint": "app", "unpublish_endpoint": "app", "undo_endpoint": "app"}
-OWNER = {"simulate": "sim", "register_cluster": "cluster", "deploy_model": "cluster", "delete_deployment": "cluster"}
+DOMAIN = {
+    "list_clusters": "cluster",
+    "list_models": "model",
+    "publish_endpoint": "app",
+    "unpublish_endpoint": "app",
+    "undo_endpoint": "app",
+}
+OWNER = {
+    "simulate": "sim",
+    "recommend": "sim",
+    "register_cluster": "cluster",
+    "deploy_model": "cluster",
+    "delete_deployment": "cluster",
+}
 TASK = {"undo_endpoint": "unpublish_endpoint", "undo_manifests": "remove_manifests"}
-DONE = {"wait_removed": {"status": "removed"}}
+DONE = {"wait_removed": {"status": "removed"}, "recommend": {"status": "done"}}
 POLLING = {
     # flow: (step, final word, error when it never comes, looks)
     "register_cluster": ("addons_ready", "ready", "AddonsTimeout", 136),
@@ -34,7 +47,7 @@ EVERY_STEP = [(kind, step) for kind, steps in FORWARD.items() for step in steps]
 
 def compensation(kind: str, failed: str) -> list[str]:
     """Steps that follow a failure of ``failed``."""
-    if kind in ("simulate", "delete_deployment") or failed == "finish_run":  # what is ready stays
+    if kind in ("simulate", "recommend", "delete_deployment") or failed == "finish_run":  # what is ready stays
         return ["fail_run"]
     if kind == "register_cluster":
         return ["mark_failed", "fail_run"]
@@ -218,3 +231,10 @@ def test_a_failed_registration_is_recorded_when_marking_it_fails(machines: Any, 
     execution = machines.start("register_cluster")
     assert execution.error == "ClusterUnreachable"
     assert tasks.steps == ["connect", *["mark_failed"] * 9, "fail_run"]
+
+
+def test_recommend_takes_the_models_page_by_page(machines: Any, tasks: Any) -> None:
+    tasks.script["recommend"] = [{"status": "waiting"}, {"status": "waiting"}, {"status": "done"}]
+    assert machines.start("recommend").status == "SUCCEEDED"
+    assert tasks.steps == ["list_clusters", *["list_models", "recommend"] * 3, "finish_run"]
+    assert machines.waits == []

@@ -141,6 +141,30 @@ def test_simulate(call: Call, project: str, plan: dict[str, Any]) -> None:
     assert plan["meets_service_levels"] and plan["predicted"]["ttft_ms"]["mean"] <= 500
 
 
+def unreachable(kube: SimulatedCluster) -> str:
+    return kube.kubeconfig_yaml().replace(str(kube.url), "http://127.0.0.1:9")
+
+
+def test_recommend(call: Call, cluster: dict[str, Any], before: Any, machines: Any, kube: SimulatedCluster) -> None:
+    """A cluster with three device groups, one that is out of reach, and more models than a page holds."""
+    for source in ("Qwen/Qwen3-8B", "Qwen/Qwen3-30B-A3B", "BAAI/bge-m3", "meta-llama/Llama-3.1-8B-Instruct"):
+        call("POST", "/models", {"name": source.split("/")[1].lower().replace(".", "-"), "source": source}).ok(201)
+    body = {"name": (name := next(_names)), "kind": "onprem", "kubeconfig": unreachable(kube)}
+    call("POST", "/clusters", body).ok(202)
+    machines.finish()
+    run = call("POST", "/simulator/recommendations").ok(202)["run"]
+    machines.finish()
+    ended = runs.get(run["id"])
+    assert (ended.status, ended.result and ended.result["models"]) == ("succeeded", 4), ended.error
+    assert [one["name"] for one in (ended.result or {})["left_out"]] == [name]
+    found = call("GET", "/simulator/recommendations").ok()["items"]
+    assert {item["model_name"]: item["workload_class"] for item in found}["bge-m3"] == "embedding"
+    assert len(found) == 4 and {choice["cluster_name"] for item in found for choice in item["choices"]} == {
+        cluster["name"]
+    }
+    assert all(item["choices"][0]["plan"]["meets_service_levels"] for item in found)
+
+
 def delete(call: Call, project: str, deployment: str, machines: Any) -> Any:
     run = call("DELETE", f"/projects/{project}/deployments/{deployment}").ok(202)["run"]
     machines.finish()
@@ -213,8 +237,8 @@ def test_a_second_start_of_the_same_attempt_does_nothing(project: str, deploy: A
 def test_an_unreachable_cluster_is_registered_as_failed(
     call: Call, before: Any, machines: Any, kube: SimulatedCluster
 ) -> None:
-    kubeconfig = kube.kubeconfig_yaml().replace(str(kube.url), "http://127.0.0.1:9")
-    answer = call("POST", "/clusters", {"name": next(_names), "kind": "onprem", "kubeconfig": kubeconfig}).ok(202)
+    body = {"name": next(_names), "kind": "onprem", "kubeconfig": unreachable(kube)}
+    answer = call("POST", "/clusters", body).ok(202)
     machines.finish()
     run = runs.get(answer["run"]["id"])
     assert (run.status, run.error.code) == ("failed", "cluster_unreachable")

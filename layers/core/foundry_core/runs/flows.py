@@ -8,6 +8,11 @@ FLOWS: dict[str, dict[str, str]] = {
         "search": "Search configurations",
         "store_plans": "Store the plans",
     },
+    "recommend": {
+        "list_clusters": "Read the clusters",
+        "list_models": "Read the models",
+        "recommend": "Compare clusters for each model",
+    },
     "register_cluster": {
         "connect": "Reach the Kubernetes API",
         "discover_nodes": "Discover nodes and GPUs",

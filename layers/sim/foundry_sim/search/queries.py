@@ -1,6 +1,7 @@
 """Smaller questions than a search: how a model can be laid out on chosen nodes, and which cluster suits it best."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -87,24 +88,30 @@ def _configuration(
     )
 
 
-def recommend(models: Sequence[str], groups: Sequence[DeviceGroup], workload: str = "chat") -> list[Recommendation]:
-    """For each model, the device group that serves the named workload class cheapest; none is left out silently."""
-    return [_recommendation(model, list(groups), workload) for model in models]
+def recommend(
+    models: Sequence[str | dict[str, Any]], groups: Sequence[DeviceGroup], workload: str = "chat", **options: Any
+) -> list[Recommendation]:
+    """For each model (bundled name or config), the device group that serves the named workload class cheapest; none
+    is left out silently. ``options`` are further fields of the request, such as ``engines`` and ``blocked``."""
+    return [_recommendation(model, list(groups), workload, options) for model in models]
 
 
-def _recommendation(model: str, groups: list[DeviceGroup], workload: str) -> Recommendation:
-    request = SimulationRequest.for_class(workload, model=model, device_groups=groups, max_plans=1)
+def _recommendation(
+    model: str | dict[str, Any], groups: list[DeviceGroup], workload: str, options: dict[str, Any]
+) -> Recommendation:
+    name = model if isinstance(model, str) else str(model.get("_name_or_path", "model"))
+    request = SimulationRequest.for_class(workload, model=model, device_groups=groups, max_plans=1, **options)
     try:
         result = simulate(request)
     except SimulatorError as error:
-        return Recommendation(model=model, best=None, alternatives=[], explanation=str(error), error=str(error))
+        return Recommendation(model=name, best=None, alternatives=[], explanation=str(error), error=str(error))
     meeting: dict[str, Plan] = {}
     for plan in result.comparison:
         if plan.meets_service_levels:
             meeting.setdefault(plan.device_group, plan)
     ranked = sorted(meeting.values(), key=lambda plan: plan.cost_nanos_per_hour)
     return Recommendation(
-        model=model,
+        model=name,
         best=ranked[0] if ranked else None,
         alternatives=ranked[1:],
         explanation=result.headline if ranked else result.explanation,
