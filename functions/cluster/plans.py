@@ -1,7 +1,7 @@
 """A plan from a client → what really is deployed: facts are recomputed, the launch command is built here.
 
 The predicted times are taken over as the client's claim: they are compared with measurements later. The predicted
-throughput decides the price of a token, so it is held to what the devices can do at most (decision 10).
+throughput decides the price of a token, so it is held to what the devices can do at most (decision 12).
 """
 
 import shlex
