@@ -27,7 +27,7 @@ QUARANTINE_MS = 24 * 3_600_000
 # A lease that no gateway ever closed: what it was told to have spent stays spent, its record goes.
 _LOST_KEPT_MS = 7 * 24 * 3_600_000
 MAX_OPEN = 1000
-MAX_CLOSED = 500  # with the open ones, what an item of the table holds
+MAX_CLOSED = 200  # with the open ones and the longest ids, what an item of the table holds (400 KB)
 TURN_MS = 2_500  # gateways wait 5 s for an answer
 
 

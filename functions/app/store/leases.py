@@ -48,8 +48,7 @@ def update(scope: str, kind: str, window_ms: int | None, change: Callable[[Count
         answer, event = change(after)
         if after == before:
             return answer
-        item.committed = after.committed
-        item.leases = {lease_id: asdict(record) for lease_id, record in after.leases.items()}
+        keep(item, after)
         try:
             _save(item, event)
         except Conflict:
@@ -57,6 +56,12 @@ def update(scope: str, kind: str, window_ms: int | None, change: Callable[[Count
             continue
         return answer
     raise TransientError(f"Too many gateways ask for {scope} at once.", next_action="Ask again.")
+
+
+def keep(item: BudgetItem, counter: Counter) -> None:
+    """Put the counter into the item."""
+    item.committed = counter.committed
+    item.leases = {lease_id: asdict(record) for lease_id, record in counter.leases.items()}
 
 
 def _save(item: BudgetItem, event: Event | None) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from foundry_core.ids import new_id
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -16,7 +17,8 @@ from functions.app.services.leases import (
     in_time,
     share,
 )
-from functions.app.store.leases import Counter
+from functions.app.store.leases import Counter, keep
+from functions.app.store.table import BudgetItem
 from functions.app.wire import Lease, LeaseRequest
 
 NOW_MS = 1_800_000_000_000
@@ -134,6 +136,22 @@ def test_records_do_not_pile_up() -> None:
     assert len(counter.leases) == MAX_CLOSED
     forget(counter, "money_nanos", NOW_MS + CLOSED_KEPT_MS + 1)
     assert counter == Counter(committed=MAX_OPEN)
+
+
+def test_the_longest_leases_fit_an_item_of_the_table() -> None:
+    """400 KB at most, of which DynamoDB counts the names and the values of all attributes."""
+    counter, gateway = Counter(), new_id("gw")
+    for number in range(MAX_CLOSED + MAX_OPEN):
+        message = ask(f"{number:0128}", 2**53 - 1, spent=10**18, held=10**18, ceiling=10**18)
+        lease_id = f"{gateway}/{message.lease_id}"
+        apply(counter, lease_id, message, None, NOW_MS)
+        if number < MAX_CLOSED:
+            apply(counter, lease_id, message.model_copy(update={"close": True}), None, NOW_MS)
+    assert len(counter.leases) == MAX_CLOSED + MAX_OPEN
+    item = BudgetItem(f"BUDGET#endpoint:{'e' * 200}#money_nanos", f"WINDOW#{NOW_MS}", expires_at=NOW_MS)
+    keep(item, counter)
+    sizes = [len(name) + len(value) for name, typed in item.serialize().items() for value in typed.values()]
+    assert sum(sizes) < 400 * 1024 - 2048, "some is left for attributes to come"
 
 
 def test_closed_leases_take_no_place_of_open_ones() -> None:
