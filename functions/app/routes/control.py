@@ -28,10 +28,8 @@ def get_config(request: Request, response: Response, _: Gateway) -> Response:
         return Response(status_code=304, headers={"etag": response.headers["etag"]})
     current = snapshot.of_version(version)
     sealed = credentials.sealed_for(gateways.token_of(request.headers["authorization"]), current)
-    document = current.document.model_copy(update={"credentials": sealed})
-    return Response(
-        document.model_dump_json(), media_type="application/json", headers={"etag": response.headers["etag"]}
-    )
+    document = snapshot.with_credentials(current.document, sealed)
+    return Response(document, media_type="application/json", headers={"etag": response.headers["etag"]})
 
 
 @router.post("/leases")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pydantic import TypeAdapter
+
 from functions.app.policy import Share
 from functions.app.schemas import Backend, Credential, Key, Limits, Project, PublishedEndpoint
 from functions.app.store import config as store
@@ -11,6 +13,7 @@ from functions.app.store.config import Config, Version
 from functions.app.wire import (
     BackendEntry,
     ConfigDocument,
+    CredentialEntry,
     EndpointEntry,
     GuardrailEntry,
     KeyEntry,
@@ -20,16 +23,17 @@ from functions.app.wire import (
 )
 
 _NONE = Limits()
+_ENTRIES = TypeAdapter(list[CredentialEntry])
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """``document`` is without credentials, which are for each gateway alone; those that endpoints use are in
+    """``document`` is JSON, without credentials, which are for each gateway alone; those that endpoints use are in
     ``credentials`` by reference, sealed as they are stored. ``limits`` holds those of every scope that a lease can
     name. ``counters`` says for which scopes the counter has another name: an endpoint's goes by its id, so that a later
     one of the same name has spent nothing yet."""
 
-    document: ConfigDocument
+    document: bytes
     limits: dict[str, Limits]
     counters: dict[str, str]
     credentials: dict[str, tuple[Credential, dict[str, str]]]
@@ -42,11 +46,18 @@ version = store.version
 def of_version(version: Version) -> Snapshot:
     config = store.load(version)
     counters = {f"endpoint:{endpoint.name}": f"endpoint:{endpoint.id}" for endpoint in config.endpoints}
-    return Snapshot(document(config), _limits(config), counters, _used(config))
+    return Snapshot(
+        document(config).model_dump_json(exclude={"credentials"}).encode(), _limits(config), counters, _used(config)
+    )
 
 
 def current() -> Snapshot:
     return of_version(version())
+
+
+def with_credentials(document: bytes, credentials: list[CredentialEntry]) -> bytes:
+    """The document for one gateway. The rest, which may be megabytes, is the same for all of them."""
+    return b'%b,"credentials":%b}' % (document[:-1], _ENTRIES.dump_json(credentials))
 
 
 def document(config: Config) -> ConfigDocument:
