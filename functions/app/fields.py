@@ -16,8 +16,8 @@ _OUTSIDE_ADVICE = "must be an https URL with a public host name, such as https:/
 _ADDRESS_ADVICE = "is not an http(s) address that gateways can use"
 
 
-def _outside(value: str) -> str:
-    """Only what lies outside: a plain address could be anything in the gateways' own network."""
+def outside(value: str) -> str:
+    """Only what lies outside: a plain address could be anything in the gateways' own network. ``ValueError``."""
     url = _split(value, _OUTSIDE_ADVICE)
     host = url.hostname or ""
     if url.scheme != "https" or _HOST.fullmatch(host) is None or host.rpartition(".")[2] in _INSIDE:
@@ -48,4 +48,4 @@ def _rebuilt(url: SplitResult) -> str:
     return f"{url.scheme}://{url.netloc.lower().rstrip(':')}{url.path}".rstrip("/")
 
 
-OutsideUrl = Annotated[str, StringConstraints(max_length=500), AfterValidator(_outside)]
+OutsideUrl = Annotated[str, StringConstraints(max_length=500), AfterValidator(outside)]

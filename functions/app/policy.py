@@ -3,15 +3,24 @@
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
-from functions.app.fields import Name, OutsideUrl
+from functions.app.fields import Name, outside
 
 Routing = Literal["weighted", "least_outstanding", "prefix_affinity", "predicted_latency"]
 PersonalData = Literal["email", "phone", "iban", "credit_card", "us_ssn", "ip_address", "secret"]
 Direction = Literal["input", "output"]
 CoalesceMs = Annotated[int, Field(ge=0, le=1000, strict=True)]
 _Pattern = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Url = Annotated[str, StringConstraints(max_length=500)]
 _PII = frozenset(get_args(PersonalData))
 _CALLED = ("http", "bedrock")
 _PATTERN_CHARS = 50_000  # an endpoint is one item of the table
@@ -28,11 +37,19 @@ class Guardrail(BaseModel, extra="forbid"):
     on: Annotated[list[Direction], Field(min_length=1, max_length=2)] = ["input", "output"]
     action: Literal["block", "redact", "observe"] = "block"
     patterns: Annotated[list[_Pattern], Field(max_length=500)] = []
-    url: OutsideUrl | None = None
+    url: Url | None = None
     credential: Name | None = Field(None, description="A credential of the project, stored or mounted at gateways.")
     timeout_ms: Annotated[int, Field(ge=1, le=60_000, strict=True)] = 2000
     fail_open: bool = Field(False, description="Let pass what the scanner does not answer for.")
     window_chars: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1000
+
+    @property
+    def scanner_url(self) -> str:
+        """Whom gateways may ask, ``""`` for nobody: they close an endpoint whose scanner they may not ask."""
+        try:
+            return outside(self.url or "")
+        except ValueError:
+            return ""
 
     @model_validator(mode="after")
     def _complete(self) -> "Guardrail":
@@ -96,6 +113,15 @@ class Policy(BaseModel, extra="forbid"):
         if self.canary_weight and self.routing != "weighted":
             raise ValueError("traffic: a canary needs routing weighted; the other policies keep no shares")
         return self
+
+
+class PolicySet(Policy):
+    """What an owner asks for: scanners that lie outside. Earlier ones are still read (see ``scanner_url``)."""
+
+    @field_validator("guardrails")
+    @classmethod
+    def _outside(cls, guardrails: list[Guardrail]) -> list[Guardrail]:
+        return [g if g.url is None else g.model_copy(update={"url": outside(g.url)}) for g in guardrails]
 
 
 def _upgraded(stored: Any) -> Any:

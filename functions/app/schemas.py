@@ -9,7 +9,7 @@ from foundry_core.runs import Run, RunError, RunStatus, StepStatus
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from functions.app.fields import Name, OutsideUrl
-from functions.app.policy import CoalesceMs, Policy, StoredPolicy
+from functions.app.policy import CoalesceMs, Policy, PolicySet, StoredPolicy
 
 T = TypeVar("T")
 Text = Annotated[str, StringConstraints(max_length=500)]
@@ -205,7 +205,7 @@ class EndpointCreate(Request):
     credential: Name | None = Field(None, description="A credential of the project, stored or mounted at gateways.")
     price: PriceSet = PriceSet()
     limits: Limits = Limits()
-    policy: Policy = Policy()
+    policy: PolicySet = PolicySet()
     max_output_tokens: Annotated[int, Field(ge=1, le=10**7, strict=True)] | None = None
 
 
@@ -231,7 +231,7 @@ class EndpointChange(Request):
     null is the usual one."""
 
     limits: Limits | None = None
-    policy: Policy | None = None
+    policy: PolicySet | None = None
 
     @property
     def uses_credential(self) -> bool:

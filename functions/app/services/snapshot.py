@@ -118,7 +118,7 @@ def _shared(endpoint: PublishedEndpoint, share: Share, every: Sequence[Published
 def _policy(endpoint: PublishedEndpoint) -> PolicyEntry:
     guardrails = [
         GuardrailEntry(
-            **guardrail.model_dump(exclude={"credential", "url"}), url=guardrail.url or "",
+            **guardrail.model_dump(exclude={"credential", "url"}), url=guardrail.scanner_url,
             credential_ref=credential_ref(endpoint.project_id, guardrail.credential),
         )
         for guardrail in endpoint.policy.guardrails

@@ -125,6 +125,25 @@ def test_a_deployment_that_moves_keeps_its_policy(call: Call, project: str) -> N
     assert call("GET", path).ok()["policy"]["cache_ttl_s"] == 9
 
 
+def test_a_stored_scanner_inside_is_still_read_and_closes_its_endpoint(call: Call, path: str, gateway: Call) -> None:
+    """It was accepted once. No gateway is told its address; what is written now is refused."""
+    from functions.app.store.table import EndpointItem
+
+    inside = {"id": "scan", "kind": "http", "url": "http://scan.internal:8080/v1"}
+    call("PATCH", path, {"policy": {"guardrails": [{**inside, "url": "https://scan.example.com"}]}}).ok()
+    [item] = [item for item in EndpointItem.scan() if item.data["name"] == "chat"]
+    item.data["policy"]["guardrails"][0]["url"] = inside["url"]
+    item.save()
+    assert call("GET", path).ok()["policy"]["guardrails"][0]["url"] == inside["url"]
+    changed = call("PATCH", path, {"policy": {"cache_ttl_s": 9}}).ok()["policy"]
+    assert (changed["cache_ttl_s"], changed["guardrails"][0]["url"]) == (9, inside["url"])
+    document = json.dumps(gateway("GET", "/gateway/config").ok())
+    assert "scan.internal" not in document
+    assert "guardrail scan" in load(document.encode()).endpoints["chat"].problem
+    problem = call("PATCH", path, {"policy": {"guardrails": [inside]}}).problem(422, "invalid_request")
+    assert "public host name" in json.dumps(problem)
+
+
 def test_a_stored_policy_that_names_an_endpoint_twice_is_still_read(call: Call, path: str, gateway: Call) -> None:
     """It was accepted once; only what is written now is refused."""
     from functions.app.store.table import EndpointItem
