@@ -32,7 +32,7 @@ def exposition(gateway: "Gateway") -> str:
 def _requests(gateway: "Gateway") -> Iterator[Family]:
     every = [
         (f'endpoint="{_escape(endpoint)}",status="{status}",outcome="{outcome}"', series)
-        for (endpoint, status, outcome), series in gateway.observability.telemetry.series().items()
+        for (endpoint, status, outcome), series in gateway.observability.telemetry.series.items()
     ]
     yield "requests_total", "counter", [("", labels, series.requests) for labels, series in every]
     yield "retries_total", "counter", [("", labels, series.retries) for labels, series in every]
