@@ -6,8 +6,7 @@ from gateway.attempts import Attempts
 from gateway.coalescer import Coalescer
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected
-from gateway.core.shapes import Usage
-from gateway.core.usage import NOTHING, BodyReader, StreamReader
+from gateway.core.usage import NOTHING, BodyReader, StreamReader, Usage
 from gateway.framing import LENGTH, Head
 
 if TYPE_CHECKING:

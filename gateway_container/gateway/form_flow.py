@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gateway.core.authorise import find_endpoint
 from gateway.core.multipart import FormReader, whole
 from gateway.core.problems import Rejected
-from gateway.core.shapes import Usage
+from gateway.core.usage import Usage
 from gateway.flow import Flow
 from gateway.framing import Head
 

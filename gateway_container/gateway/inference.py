@@ -14,10 +14,9 @@ from gateway.core import usage as usages
 from gateway.core.exchange import Exchange
 from gateway.core.headers import TO_CLIENT, TO_STAGES, TO_UPSTREAM, USER_AGENT, client_ip, token_of
 from gateway.core.problems import Rejected
-from gateway.core.shapes import Usage
 from gateway.core.snapshot import Deployment
 from gateway.core.stage import AnswerHead, Garbled
-from gateway.core.usage import NOTHING, BodyReader, StreamReader
+from gateway.core.usage import NOTHING, BodyReader, StreamReader, Usage
 from gateway.reference_pipeline import ReferencePipeline, end_all
 from gateway.runtime import Gateway
 

@@ -9,9 +9,8 @@ import httpx
 from starlette.types import Message
 
 from gateway.core.problems import Rejected
-from gateway.core.shapes import Usage
 from gateway.core.stage import JSON, AnswerHead, Outgoing, Pipeline, StageMaker
-from gateway.core.usage import NOTHING
+from gateway.core.usage import NOTHING, Usage
 
 if TYPE_CHECKING:
     from gateway.inference import Inference

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.core import sse
-from gateway.core.shapes import Usage
 from gateway.core.stage import Header
+from gateway.core.usage import Usage
 
 WHOLE = b""  # the form of an answer that was not streamed
 ANSWER_HEADERS = (b"anthropic-beta", b"anthropic-version", b"openai-beta")

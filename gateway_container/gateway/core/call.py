@@ -4,8 +4,9 @@ from typing import Final
 
 import msgspec
 
+from gateway.core import shapes
 from gateway.core.problems import Rejected
-from gateway.core.shapes import NULL, Call, ChatCall, Item
+from gateway.core.shapes import ChatCall, Item, OddCall, StreamOptions, TextCall, WireCall
 from gateway.core.snapshot import Deployment
 
 # Every path that costs tokens; all of them are POST and carry "model".
@@ -24,32 +25,50 @@ ESCAPE: Final = b"\\u"
 QUOTE: Final = ord('"')
 BRACKET: Final = ord("[")
 LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_decode: Final = msgspec.json.Decoder(Call).decode
+NULL: Final = shapes.NULL  # compiled code looks names of modules that are not compiled up each time
+_values: Final = msgspec.structs.astuple
+_decode: Final = msgspec.json.Decoder(OddCall).decode
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_items: Final = msgspec.json.Decoder(list[Item]).decode
 _decode_chat: Final = msgspec.json.Decoder(ChatCall).decode
+_decode_text: Final = msgspec.json.Decoder(TextCall).decode
+
+
+class Call:
+    """The few fields of a request body that policy needs; everything else passes through unread."""
+
+    __slots__ = (
+        "best_of", "conversation", "input", "max_completion_tokens", "max_output_tokens", "max_tokens", "model", "n",
+        "previous_response_id", "prompt", "recordings", "stream", "stream_options", "text", "tools",
+    )  # fmt: skip
+
+    def __init__(self, wire: WireCall, text: bool = False, recordings: int = 0) -> None:
+        self.text = text  # the messages are strings only, or there are none
+        self.recordings = recordings  # answers that were spoken, which a chat goes on with: the body has their ids only
+        self.model: str
+        self.stream: bool | None
+        self.max_tokens: int | None
+        self.max_completion_tokens: int | None
+        self.max_output_tokens: int | None
+        self.n: int | None
+        self.best_of: int | None
+        self.stream_options: StreamOptions | None
+        # All at once: compiled code reads attributes of structs slowly.
+        (
+            self.model, self.stream, self.max_tokens, self.max_completion_tokens, self.max_output_tokens,
+            self.n, self.best_of, self.stream_options, self.input, self.prompt,
+            self.tools, self.previous_response_id, self.conversation, _,
+        ) = _values(wire)  # fmt: skip
 
 
 def plain_text(call: Call) -> bool:
     """Whether the prompt is strings only, so that nothing is attached. False also where that is not known."""
-    if not isinstance(call, ChatCall) or not (_absent_or_text(call.input) and _absent_or_text(call.prompt)):
-        return False
-    for message in call.messages:  # noqa: SIM110 - a generator costs more than all the rest
-        if isinstance(message.content, list) or message.audio is not None:
-            return False
-    return True
+    return call.text and _absent_or_text(call.input) and _absent_or_text(call.prompt)
 
 
 def _absent_or_text(value: msgspec.Raw) -> bool:
     return value is NULL or memoryview(value)[0] == QUOTE
-
-
-def recordings(call: Call) -> int:
-    """How many answers that were spoken a chat goes on with: the body has their ids only."""
-    if not isinstance(call, ChatCall):
-        return 0
-    return sum([message.audio is not None for message in call.messages])
 
 
 def continues(call: Call) -> bool:
@@ -95,18 +114,22 @@ def parse(body: bytes) -> Call:
     try:
         if not body.isascii():
             body.decode()  # what is skipped is not looked at: bytes that are no text would be met only on the way out
-        return _decode_chat(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _parse_odd(body)
-
-
-def _parse_odd(body: bytes) -> Call:
-    """Messages of another shape are the deployment's to refuse."""
-    try:
-        body.decode()
-        return _decode(body)
+        return _read(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("invalid_request", f"The body is not a valid request: {error}.") from None
+
+
+def _read(body: bytes) -> Call:
+    """Most calls are text only; messages of a shape that is not known are the deployment's to refuse."""
+    try:
+        return Call(_decode_text(body), text=True)
+    except (msgspec.MsgspecError, RecursionError):
+        pass
+    try:
+        chat = _decode_chat(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return Call(_decode(body))
+    return Call(chat, recordings=sum([message.audio is not None for message in chat.messages]))
 
 
 def asks_usage(call: Call) -> bool:

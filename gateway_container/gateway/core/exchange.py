@@ -3,9 +3,9 @@
 import re
 from typing import Final
 
+from gateway.core.call import Call
 from gateway.core.lease import Amounts, Lease, Plan
 from gateway.core.multipart import Form
-from gateway.core.shapes import Call
 from gateway.core.snapshot import Deployment, Endpoint, Key
 from gateway.core.trace import Trace
 
@@ -23,8 +23,8 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(self, event_id: str, path: str, arrived_s: float, ts_ms: int) -> None:
-        self.event_id = event_id
-        self.request_id = event_id
+        self.event_id: str = event_id
+        self.request_id: str = event_id
         self.path = path
         self.arrived_s = arrived_s
         self.ts_ms = ts_ms

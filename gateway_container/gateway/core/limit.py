@@ -30,7 +30,7 @@ class LeaseBook:
         self.scopes: dict[tuple[str, str], Scope] = {}
         self.retired: dict[str, tuple[Scope, Lease]] = {}
         self.due: set[Scope] = set()
-        self.plans: dict[tuple[Key, str], tuple[Endpoint, Plan]] = {}  # what a key and a model lead to
+        self.plans: dict[Key, dict[str, tuple[Endpoint, Plan]]] = {}  # what a key and a model lead to
         self.next_expiry_ms = NEVER_MS
         self.away = False
         self.away_since_ms = 0

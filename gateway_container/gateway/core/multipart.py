@@ -7,8 +7,9 @@ parsers could disagree about is refused (RFC 7578, RFC 2046).
 import re
 from typing import Final
 
+from gateway.core.call import Call
 from gateway.core.problems import Rejected
-from gateway.core.shapes import Call
+from gateway.core.shapes import TextCall
 
 BOUNDARY: Final = re.compile(rb'multipart/form-data\s*;.*?boundary=(?:"([^"]{1,70})"|([^;\s]{1,70}))', re.I | re.S)
 DISPOSITION: Final = re.compile(rb"content-disposition[ \t]*:", re.I)
@@ -67,7 +68,7 @@ class FormReader:
         start, end, value = model
         stream = self._values["stream"][2].lower() == b"true" if "stream" in self._values else None
         try:
-            return Form(Call(model=value.decode(), stream=stream), start, end)
+            return Form(Call(TextCall(value.decode(), stream)), start, end)
         except UnicodeDecodeError:
             raise Rejected("invalid_request", "The form's model is not UTF-8.", param="model") from None
 

@@ -17,10 +17,10 @@ from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
 from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound, refuse_beyond, refuse_for_now
 from gateway.core.retry import FAILURE_STATUS, may_retry
-from gateway.core.shapes import Row, Usage
+from gateway.core.shapes import Row
 from gateway.core.snapshot import Deployment, Endpoint, Key, Snapshot
 from gateway.core.stage import StageMaker
-from gateway.core.usage import NOTHING
+from gateway.core.usage import NOTHING, Usage
 from gateway.core.wire import Limits
 
 BRIDGED_MS: Final = 2_000  # while the control plane is away for less than this, requests wait for a lease
@@ -75,7 +75,8 @@ class Policy:
         exchange.body = body
         key = exchange.key
         assert key is not None
-        known = self.book.plans.get((key, call.model)) or self._admission(key, call.model)
+        plans = self.book.plans.get(key)
+        known = (plans.get(call.model) if plans is not None else None) or self._admission(key, call.model)
         exchange.endpoint = exchange.answered_by = known[0]
         exchange.plan = known[1]
         return self.reserve(exchange, now_ms) if known[1] else None
@@ -106,7 +107,8 @@ class Policy:
         if present is None:
             raise Rejected("invalid_api_key")
         endpoint = find_endpoint(self.snapshot, present, model)
-        known = self.book.plans[key, model] = endpoint, tuple(self._scopes(present, endpoint))
+        known = endpoint, tuple(self._scopes(present, endpoint))
+        self.book.plans.setdefault(key, {})[model] = known
         return known
 
     def _scopes(self, key: Key, endpoint: Endpoint) -> list[Scope]:

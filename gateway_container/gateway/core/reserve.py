@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from gateway.core.call import CHAT, RESPONSES, USAGE_OPTION_PATHS, continues, plain_text, prompts, recordings, unescaped
+from gateway.core.call import CHAT, NULL, RESPONSES, USAGE_OPTION_PATHS, Call, continues, plain_text, prompts, unescaped
 from gateway.core.lease import Scope
 from gateway.core.problems import Rejected
-from gateway.core.shapes import NULL, Call, Usage
 from gateway.core.snapshot import Endpoint
+from gateway.core.usage import Usage
 from gateway.core.wire import Price
 
 DEFAULT_MAX_OUTPUT_TOKENS: Final = 4096
@@ -49,7 +49,7 @@ def input_bound(call: Call, body: bytes, path: str) -> int:
     for mark in LONG_MARKS:
         if body.find(mark) >= 0:
             return size + CONTEXT_TOKENS
-    attachments = recordings(call) + sum([body.count(mark) for mark in ATTACHMENT_MARKS])
+    attachments = call.recordings + sum([body.count(mark) for mark in ATTACHMENT_MARKS])
     return size + attachments * TOKENS_PER_ATTACHMENT
 
 
@@ -59,7 +59,7 @@ def asked_output(call: Call, path: str) -> int:
     if path == RESPONSES:
         return max(call.max_output_tokens or 0, 0)
     if path == CHAT:
-        return max(call.max_completion_tokens or 0, call.max_tokens or 0, 0)
+        return max(max(call.max_completion_tokens or 0, call.max_tokens or 0), 0)
     return max(call.max_tokens or 0, 0)
 
 
@@ -71,8 +71,7 @@ def output_bound(call: Call, path: str, endpoint: Endpoint) -> int:
         each = ceiling or DEFAULT_MAX_OUTPUT_TOKENS
     if call.prompt is not NULL:
         each *= prompts(call)
-    choices, best_of = call.n, call.best_of  # an attribute of a struct is slow to read in compiled code
-    return each if choices is None and best_of is None else each * max(choices or 1, best_of or 1, 1)
+    return each if call.n is None and call.best_of is None else each * max(call.n or 1, call.best_of or 1, 1)
 
 
 def added_limit(call: Call, path: str, endpoint: Endpoint) -> int | None:

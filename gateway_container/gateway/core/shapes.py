@@ -1,4 +1,7 @@
-"""What JSON is decoded into and rows are encoded from. Apart, because msgspec wants classes that are not compiled."""
+"""What JSON is decoded into and rows are encoded from. Apart, because msgspec wants classes that are not compiled.
+
+``gc=False``: made for every request, and never part of a cycle.
+"""
 
 from typing import Annotated
 
@@ -9,7 +12,7 @@ TokenLimit = Annotated[int, msgspec.Meta(le=2**31 - 1)]
 Choices = Annotated[int, msgspec.Meta(le=10_000)]
 
 
-class StreamOptions(msgspec.Struct):
+class StreamOptions(msgspec.Struct, gc=False):
     include_usage: bool | None = None
 
 
@@ -18,6 +21,11 @@ NULL = msgspec.Raw(b"null")
 
 class Recording(msgspec.Struct):
     id: str | None = None
+
+
+class TextMessage(msgspec.Struct, gc=False):
+    content: str | None = None
+    audio: None = None
 
 
 class Message(msgspec.Struct):
@@ -32,8 +40,8 @@ class Item(msgspec.Struct):
     content: msgspec.Raw = NULL
 
 
-class Call(msgspec.Struct):
-    """The few fields of a request body that policy needs; everything else passes through unread."""
+class WireCall(msgspec.Struct, gc=False):
+    """What ``core.call.Call`` is made of. Those below add ``messages``."""
 
     model: str
     stream: bool | None = None
@@ -50,23 +58,29 @@ class Call(msgspec.Struct):
     conversation: msgspec.Raw = NULL
 
 
-class ChatCall(Call):
+class TextCall(WireCall):
+    """A call whose messages are strings only, if it has any."""
+
+    messages: list[TextMessage] = []
+
+
+class ChatCall(WireCall):
     """A call whose messages have the shape that they should have."""
 
     messages: list[Message] = []
 
 
-class Usage(msgspec.Struct, frozen=True):
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
+class OddCall(WireCall):
+    """A call whose messages are the deployment's to refuse."""
+
+    messages: msgspec.Raw = NULL
 
 
-class Details(msgspec.Struct):
+class Details(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
 
-class WireUsage(msgspec.Struct):
+class WireUsage(msgspec.Struct, gc=False):
     """OpenAI's, its Responses API's, and Anthropic's names for the same three numbers."""
 
     prompt_tokens: int | None = None
@@ -80,7 +94,7 @@ class WireUsage(msgspec.Struct):
     cache_creation_input_tokens: int | None = None
 
 
-class UsageHolder(msgspec.Struct):
+class UsageHolder(msgspec.Struct, gc=False):
     usage: WireUsage | None = None
 
 
@@ -109,7 +123,7 @@ class Captured(msgspec.Struct):
     response_bytes: int
 
 
-class Row(msgspec.Struct):
+class Row(msgspec.Struct, gc=False):
     event_id: str
     ts_ms: int
     gateway_id: str

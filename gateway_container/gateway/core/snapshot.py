@@ -118,7 +118,7 @@ class Endpoint:
 
     __slots__ = (
         "adapters", "captured", "chain", "guard", "input_nanos", "limits", "max_output_tokens", "name", "output_nanos",
-        "policy", "price", "problem", "project_ids", "shadows", "stages", "tiers",
+        "policy", "price", "problem", "project_ids", "routing", "shadows", "stages", "tiers",
     )  # fmt: skip
 
     def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment], problem: str) -> None:
@@ -134,6 +134,7 @@ class Endpoint:
         self.max_output_tokens = endpoint.max_output_tokens
         self.adapters = endpoint.adapters
         self.policy = endpoint.policy
+        self.routing = endpoint.policy.routing
         _refuse_wait(f"endpoint {endpoint.name}", endpoint.policy.coalesce_ms)
         self.guard: Guard | None = None
         self.problem = problem  # why it cannot be used as configured: then nothing passes, here and nowhere else

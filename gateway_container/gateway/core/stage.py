@@ -32,8 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected
-from gateway.core.shapes import Usage
-from gateway.core.usage import NOTHING, BodyReader, StreamReader
+from gateway.core.usage import NOTHING, BodyReader, StreamReader, Usage
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange

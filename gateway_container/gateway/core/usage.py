@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from gateway.core.shapes import Answer, Details, Usage, UsageHolder, WireUsage
+from gateway.core.shapes import Answer, Details, UsageHolder, WireUsage
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
@@ -18,10 +18,36 @@ BYTES_PER_TOKEN: Final = 4
 TEXT_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 USAGE: Final = b'"usage"'
 NO_USAGE: Final = (b'"usage":null', b'"usage": null')  # in every chunk of some engines
-NOTHING: Final = Usage()
 _decode: Final = msgspec.json.Decoder(Answer).decode
 _decode_body: Final = msgspec.json.Decoder(UsageHolder).decode
+_values: Final = msgspec.structs.astuple
 _decode_any: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Usage:
+    """Tokens that were used; the input holds what was cached of it. Never changed once it is made."""
+
+    __slots__ = ("cached_tokens", "input_tokens", "output_tokens")
+
+    def __init__(self, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0) -> None:
+        self.input_tokens = input_tokens
+        self.output_tokens = output_tokens
+        self.cached_tokens = cached_tokens
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Usage) and self._numbers() == other._numbers()
+
+    def __hash__(self) -> int:
+        return hash(self._numbers())
+
+    def __repr__(self) -> str:
+        return f"Usage{self._numbers()}"
+
+    def _numbers(self) -> tuple[int, int, int]:
+        return self.input_tokens, self.output_tokens, self.cached_tokens
+
+
+NOTHING: Final = Usage()
 
 
 def of_body(body: bytes) -> Usage | None:
@@ -32,7 +58,9 @@ def of_body(body: bytes) -> Usage | None:
         wire = _wire(body)
     if wire is None:
         return None
-    given, made, details = wire.prompt_tokens, wire.completion_tokens, wire.prompt_tokens_details
+    given: int | None
+    made: int | None
+    given, made, _, details, _, _, _, _, _ = _values(wire)  # compiled code reads attributes of structs slowly
     if given is None or made is None or (details is not None and details.cached_tokens):
         return _normal(wire)
     return Usage(given, made) if given >= 0 and made >= 0 and given + made <= MOST_TOKENS else _normal(wire)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from gateway.core import sse
 from gateway.core.cache import WHOLE, Request, ResponseCache, Stored, as_stream, is_complete, request_of
-from gateway.core.shapes import Usage
+from gateway.core.usage import Usage
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 from gateway.core import health
+from gateway.core.call import Call
 from gateway.core.exchange import Exchange
 from gateway.core.policy import Policy
-from gateway.core.shapes import Call
+from gateway.core.shapes import TextCall
 from gateway.core.snapshot import Deployment, load
 
 
@@ -26,7 +27,7 @@ def tier_of(policy: Policy) -> tuple[Deployment, ...]:
 def begun(policy: Policy) -> Exchange:
     assert policy.snapshot is not None
     exchange = Exchange("1", "/v1/chat/completions", 0.0, 0)
-    exchange.call = Call("m")
+    exchange.call = Call(TextCall("m"))
     exchange.endpoint = exchange.answered_by = policy.snapshot.endpoints["e"]
     return exchange
 

@@ -17,8 +17,8 @@ from gateway.core.reserve import (
     input_bound,
     output_bound,
 )
-from gateway.core.shapes import Usage
 from gateway.core.snapshot import Endpoint, load
+from gateway.core.usage import Usage
 from gateway.core.wire import Lease, LeaseReply
 
 PICTURE = "https://example.com/a.png"

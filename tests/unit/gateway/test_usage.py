@@ -5,8 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from gateway.core.shapes import Usage
-from gateway.core.usage import BodyReader, StreamReader, of_body
+from gateway.core.usage import BodyReader, StreamReader, Usage, of_body
 from hypothesis import given
 from hypothesis import strategies as st
 

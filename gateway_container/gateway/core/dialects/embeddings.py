@@ -13,9 +13,8 @@ from gateway.core.dialects import openai_writer
 from gateway.core.dialects.conversation import refuse
 from gateway.core.dialects.document import NULL, encode, of_client, of_provider, said
 from gateway.core.dialects.provider import message_of, model_of
-from gateway.core.shapes import Usage
 from gateway.core.stage import AnswerHead, Garbled, Outgoing, Translation
-from gateway.core.usage import MAX_READ_BYTES
+from gateway.core.usage import MAX_READ_BYTES, Usage
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange

@@ -38,9 +38,8 @@ from gateway.core.dialects.embeddings import (
 from gateway.core.dialects.provider import message_of, model_of
 from gateway.core.problems import Rejected
 from gateway.core.reserve import DEFAULT_MAX_OUTPUT_TOKENS
-from gateway.core.shapes import Usage
 from gateway.core.stage import AnswerHead, Garbled, Outgoing, Translation, TranslationMaker
-from gateway.core.usage import BYTES_PER_TOKEN, MAX_READ_BYTES
+from gateway.core.usage import BYTES_PER_TOKEN, MAX_READ_BYTES, Usage
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
