@@ -44,7 +44,7 @@ class Attempts(Exchange):
 
     @property
     def max_body_bytes(self) -> int:
-        return self.hot.settings.max_body_bytes
+        return self.hot.max_body_bytes
 
     # --- request ------------------------------------------------------------------------------------------------
 

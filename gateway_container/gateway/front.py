@@ -65,9 +65,14 @@ class Front(Connection):
         self._lessons = LESSONS
         self._since_s = self.hot.now_s
         asked = same.meaning
-        job = self._inference(asked.path, asked.named, asked.names)
-        job.keep_alive = not self.hot.draining
-        self._complete(job, body)
+        flow = self._inference(asked.path, asked.named, asked.names, asked.token)
+        flow.keep_alive = not self.hot.draining
+        if not self._may_run() or len(body) > self.hot.max_body_bytes:
+            self._complete(flow, body)
+        else:  # the same, compiled: a flow's attributes are at hand, those of a job are looked up
+            flow.body = body
+            self._job = flow
+            flow.run()
         return True
 
     def _learn(self, data: bytes, at_start: bool) -> None:
@@ -125,7 +130,7 @@ class Front(Connection):
 
     def _complete(self, job: Job, body: bytes) -> None:
         """The request is all there: answer it when it is its turn."""
-        if len(body) > self.hot.settings.max_body_bytes and job.problem is None:
+        if len(body) > self.hot.max_body_bytes and job.problem is None:
             job.problem = Rejected("body_too_large")
         job.body = body
         if self._may_run():
@@ -211,14 +216,15 @@ class Front(Connection):
             path, _, query = url.partition(b"?")
             known = self.hot.paths.get(path)
         if known is not None and method == b"POST":
-            flow = self._inference(known, self._named, names_of(self._named))
+            names = names_of(self._named)
+            flow = self._inference(known, self._named, names, names.token(self._named))
             if self._http_1_0:
                 flow.http_1_0, self._expects = True, False
             return flow
         self._expects = False
         return SideCall(self.hot, self, method, path, query, list(self._named.items()))
 
-    def _inference(self, path: str, named: dict[bytes, bytes], names: HeaderNames) -> Flow:
+    def _inference(self, path: str, named: dict[bytes, bytes], names: HeaderNames, token: bytes) -> Flow:
         content_type = named[names.content_type] if names.content_type is not None else JSON
         if content_type != JSON and is_form(content_type):
             flow: Flow = self._form_flow(path, names, content_type)
@@ -235,7 +241,7 @@ class Front(Connection):
         if self.hot.tracer is not None:
             self.hot.trace(flow, named, names)
         try:
-            self.hot.authorise(flow, self, named, names)
+            self.hot.authorise(flow, self, token, named, names)
         except Rejected as problem:
             flow.problem = problem.with_traceback(None)  # whose frames hold the flow: a cycle that lives long
         return flow

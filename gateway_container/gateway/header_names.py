@@ -54,9 +54,10 @@ def names_of(named: dict[bytes, bytes]) -> HeaderNames:
 class KnownRequest:
     """What a head asks for."""
 
-    __slots__ = ("named", "names", "path")
+    __slots__ = ("named", "names", "path", "token")
 
     def __init__(self, path: str, named: dict[bytes, bytes]) -> None:
         self.path = path
         self.named = named
         self.names = names_of(named)
+        self.token = self.names.token(named)

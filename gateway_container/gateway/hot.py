@@ -40,6 +40,7 @@ class Hot:
         self.tracer = gateway.observability.tracer
         self.server_timing = gateway.settings.server_timing
         self.settings = gateway.settings
+        self.max_body_bytes = gateway.settings.max_body_bytes
         self.loop = asyncio.get_running_loop()
         self.paths = {path.encode("ascii"): path for path in INFERENCE_PATHS}
         self.pools = Pools(gateway.settings.connect_timeout_s)
@@ -72,9 +73,10 @@ class Hot:
     def forget(self, front: "Front") -> None:
         self.fronts.discard(front)
 
-    def authorise(self, flow: "Flow", front: "Front", named: dict[bytes, bytes], names: HeaderNames) -> None:
+    def authorise(
+        self, flow: "Flow", front: "Front", token: bytes, named: dict[bytes, bytes], names: HeaderNames
+    ) -> None:
         """Find the key, apply the blocking rules. Raises Rejected."""
-        token = names.token(named)
         snapshot = self.policy.snapshot
         if snapshot is not None and not snapshot.rules and not self.draining:
             if token == front.token and snapshot is front.snapshot:

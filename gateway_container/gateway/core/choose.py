@@ -49,14 +49,14 @@ class Chooser:
         self, endpoint: Endpoint, tried: Collection[Deployment], now_s: float, body: bytes = b""
     ) -> Deployment | None:
         """The deployment for the next attempt, or None when none is left."""
-        routing = endpoint.policy.routing
+        routing = endpoint.routing
         for tier in endpoint.tiers:
             if routing == "least_outstanding":
                 chosen = self._least_outstanding(tier, tried, now_s)
                 if chosen is not None:
                     return chosen
                 continue
-            ready = [d for d in tier if usable(d, now_s) and d not in tried]
+            ready = tuple([d for d in tier if usable(d, now_s) and d not in tried])
             if not ready:
                 continue
             if routing == "prefix_affinity":
@@ -67,13 +67,13 @@ class Chooser:
         return None
 
     def _least_outstanding(
-        self, tier: Sequence[Deployment], tried: Collection[Deployment], now_s: float
+        self, tier: tuple[Deployment, ...], tried: Collection[Deployment], now_s: float
     ) -> Deployment | None:
         """Fewest requests in flight per weight; equals take turns."""
         self.turn += 1
-        shift = self.turn % len(tier) if tier else 0
         best = None
-        for deployment in (*tier[shift:], *tier[:shift]) if shift else tier:
+        for number in range(self.turn, self.turn + len(tier)):
+            deployment = tier[number % len(tier)]
             if deployment.open_until_s > now_s or deployment.ejected_until_s > now_s or deployment in tried:
                 continue
             if deployment.asleep:
@@ -85,7 +85,7 @@ class Chooser:
                 best = deployment
         return best
 
-    def _by_prefix(self, ready: Sequence[Deployment], body: bytes, now_s: float) -> Deployment:
+    def _by_prefix(self, ready: tuple[Deployment, ...], body: bytes, now_s: float) -> Deployment:
         chain = chain_of(body)
         owner, depth = self.prefixes.owner(chain)
         chosen = None
