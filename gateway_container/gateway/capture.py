@@ -60,11 +60,16 @@ class Captures:
 
     def __init__(self, directory: Path, boot: str, upload: Upload) -> None:
         self.directory = directory
-        self.dropped = 0
+        self._surplus = 0
         self._boot = boot
         self._upload = upload
         self._spools: dict[str, Meter[Captured]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def dropped(self) -> int:
+        """Records that were too many, or that the control plane refused."""
+        return self._surplus + sum(spool.refused for spool in self._spools.values())
 
     def start(self) -> None:
         """Go on with what another process has left behind."""
@@ -83,7 +88,7 @@ class Captures:
     def add(self, record: Captured) -> None:
         spool = self._spool(record.project_id)
         if len(spool.waiting) >= WAITING_BATCHES:
-            self.dropped += 1
+            self._surplus += 1
             return
         spool.add(record)
         spool.write()  # at once: the records of one turn might not fit a segment
@@ -94,8 +99,9 @@ class Captures:
             directory = self.directory / project_id
             directory.mkdir(parents=True, exist_ok=True)
             spool = self._spools[project_id] = Meter(
-                directory, self._boot, lambda *batch: self._upload(project_id, *batch), BATCH_RECORDS, FLUSH_S
-            )
+                directory, self._boot, lambda *batch: self._upload(project_id, *batch), BATCH_RECORDS, FLUSH_S,
+                keeps_refused=False,
+            )  # fmt: skip
             self._tasks.append(asyncio.create_task(spool.run(), name=f"captures of {project_id}"))
         return spool
 

@@ -60,6 +60,7 @@ def _process(gateway: "Gateway") -> Iterator[Family]:
         ("config_refused_total", gateway.config_errors),
         ("metering_rows_total", gateway.meter.rows),
         ("metering_uploaded_rows_total", gateway.meter.uploaded),
+        ("metering_refused_rows_total", gateway.meter.refused),
         ("metering_batches_waiting", len(gateway.meter.waiting)),
         ("control_plane_away", int(gateway.policy.book.away)),
         ("requests_held", gateway.requests_held),

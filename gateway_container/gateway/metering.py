@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import msgspec
 from isal import igzip
 
+from gateway.control import MessageRefused
 from gateway.journal import RowSegment, read_rows
 
 log = logging.getLogger("gateway.metering")
@@ -42,11 +43,22 @@ class Batch:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
+    def put_aside(self, directory: Path) -> Path:
+        """Keep the rows in a file that no process takes up again by itself. Raises OSError."""
+        kept = directory / f"{self.batch_id}.refused"
+        if self.path is not None:
+            return self.path.replace(kept)
+        kept.write_bytes(self.read())
+        return kept
+
 
 class Meter(Generic[Record]):
-    """Takes rows, makes batches, uploads them in order. Nothing is removed before its upload has succeeded."""
+    """Takes rows, makes batches, uploads them in order. Nothing is removed before its upload has succeeded. A batch
+    that the control plane refuses for good is put aside, or without ``keeps_refused`` dropped; the next ones go on."""
 
-    def __init__(self, directory: Path, boot: str, upload: Upload, batch_rows: int, flush_s: float) -> None:
+    def __init__(
+        self, directory: Path, boot: str, upload: Upload, batch_rows: int, flush_s: float, keeps_refused: bool = True
+    ) -> None:
         self.directory = directory
         self.boot = boot
         self.batch_rows = batch_rows
@@ -54,8 +66,10 @@ class Meter(Generic[Record]):
         self.observe: Callable[[list[Record], bytes], None] = lambda rows, lines: None
         self.rows = 0
         self.uploaded = 0
+        self.refused = 0
         self.waiting: deque[Batch] = deque(Batch(p.stem, p) for p in sorted(directory.glob("*.rows")))
         self._upload = upload
+        self._keeps_refused = keeps_refused
         self._number = 0
         self._fresh: list[Record] = []
         self._batch_id = ""
@@ -137,17 +151,28 @@ class Meter(Generic[Record]):
             return not self.waiting or await self._flush(self.waiting[0])
 
     async def _flush(self, batch: Batch) -> bool:
+        rows = 0
         try:
             rows, packed = await asyncio.to_thread(batch.pack)
             if rows:
                 await self._upload(batch.batch_id, rows, packed)
                 self.uploaded += rows
+        except MessageRefused as error:
+            self.refused += rows
+            self._refuse(batch, error)
         except Exception as error:  # whatever went wrong, the rows must not be lost
             log.warning("metering batch %s waits: %s", batch.batch_id, error)
             return False
         self.waiting.popleft()
         batch.remove()
         return True
+
+    def _refuse(self, batch: Batch, error: MessageRefused) -> None:
+        try:
+            kept = batch.put_aside(self.directory) if self._keeps_refused else "dropped"
+        except OSError as problem:
+            kept = f"lost ({problem})"
+        log.error("metering batch %s is refused (%s): %s. See docs/gateway.md.", batch.batch_id, error, kept)
 
     async def drain(self) -> None:
         """At the end: seal and upload what is there; what cannot be uploaded stays on disk for the next start."""

@@ -48,6 +48,14 @@ class LeaseBatch(msgspec.Struct, frozen=True):
     requests: Annotated[list[LeaseMessage], msgspec.Meta(max_length=100)]
 
 
+class UploadOrder(msgspec.Struct, frozen=True):
+    gateway_id: Part
+    batch_id: Part
+    rows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    bytes: Annotated[int, msgspec.Meta(ge=1, le=16 << 20)]
+    captured: Part | None = None
+
+
 class StandIn:
     """The wire contract of docs/gateway.md with everything kept in memory. ``away`` makes it answer 503."""
 
@@ -116,10 +124,13 @@ class StandIn:
     async def _uploads(self, request: Request) -> Response:
         if (refused := self._refused(request)) is not None:
             return refused
-        order = await request.json()
-        prefix = f"captures/{order['captured']}" if order.get("captured") else "metering/all"
-        name = f"{prefix}/{order['gateway_id']}/{order['batch_id']}.jsonl.gz"
-        return JSONResponse({"url": f"{request.base_url}objects/{name}", "headers": {"x-rows": str(order["rows"])}})
+        try:
+            order = msgspec.json.decode(await request.body(), type=UploadOrder)
+        except msgspec.MsgspecError:
+            return Response(status_code=422)
+        prefix = f"captures/{order.captured}" if order.captured else "metering/all"
+        name = f"{prefix}/{order.gateway_id}/{order.batch_id}.jsonl.gz"
+        return JSONResponse({"url": f"{request.base_url}objects/{name}", "headers": {"x-rows": str(order.rows)}})
 
     async def _put(self, request: Request) -> Response:
         if self.away:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from gateway.control import MessageRefused
 from gateway.core.shapes import Row
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot, RowSegment, read_rows
 from gateway.metering import Meter
@@ -61,6 +62,10 @@ def test_one_directory_one_process(tmp_path: Path) -> None:
         DirectoryLock(tmp_path)
 
 
+def files_of(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
 class Storage:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -92,6 +97,44 @@ async def test_batches_wait_for_the_storage_and_come_once(tmp_path: Path) -> Non
     await heir.drain()
     assert storage.event_ids() == [f"e{number}" for number in range(8)]
     assert not heir.waiting
+
+
+@pytest.mark.parametrize("disk", [True, False])
+async def test_a_batch_that_is_refused_for_good_is_put_aside(tmp_path: Path, disk: bool) -> None:
+    storage = Storage()
+
+    async def put(batch_id: str, rows: int, data: bytes) -> None:
+        if b"e0" in gzip.decompress(data):
+            raise MessageRefused("POST /gateway/uploads answered 422")
+        await storage.put(batch_id, rows, data)
+
+    spool = tmp_path / "spool"
+    meter = Meter(spool, "boot", put, batch_rows=1, flush_s=60)
+    spool.mkdir()  # a disk that comes back: what was metered before is in memory
+    if disk:
+        meter = Meter(spool, "boot", put, batch_rows=1, flush_s=60)
+    for number in range(3):
+        meter.add(row(number))
+        meter.write()
+    await meter.drain()
+    assert storage.event_ids() == ["e1", "e2"] and (meter.refused, len(meter.waiting)) == (1, 0)
+    [kept] = [path for path in files_of(spool) if path.suffix == ".refused"]
+    assert b'"e0"' in read_rows(kept)
+    assert not Meter(spool, "boot2", put, batch_rows=1, flush_s=60).waiting
+    kept.rename(kept.with_suffix(".rows"))
+    heir = Meter(spool, "boot3", storage.put, batch_rows=1, flush_s=60)
+    await heir.drain()
+    assert storage.event_ids() == ["e0", "e1", "e2"]
+
+
+async def test_refused_captures_are_dropped(tmp_path: Path) -> None:
+    async def put(batch_id: str, rows: int, data: bytes) -> None:
+        raise MessageRefused("POST /gateway/uploads answered 422")
+
+    meter = Meter(tmp_path, "boot", put, batch_rows=1, flush_s=60, keeps_refused=False)
+    meter.add(row(1))
+    await meter.drain()
+    assert (meter.refused, len(meter.waiting), files_of(tmp_path)) == (1, 0, [])
 
 
 async def test_an_upload_that_is_repeated_has_the_same_name_and_bytes(tmp_path: Path) -> None:
