@@ -22,7 +22,7 @@ from stacks.identity import IdentityStack
 from stacks.metrics import CAPTURES_PREFIX, METERING_PREFIX, MetricsStack
 from stacks.workflows import WorkflowsStack
 
-_LAYERS = {
+LAYERS_OF = {
     "app": ("secrets",), "model": ("sim",), "cluster": ("sim", "kube"), "sim": ("sim", "numerics"),
     "metrics": ("metrics",),
 }  # fmt: skip
@@ -57,7 +57,7 @@ class ApiStack(FoundryStack):
 
     def _function(self, domain: str, data: DataStack) -> DomainFunction:
         function = DomainFunction(
-            self, domain, "api", config=self.config, timeout_s=29, memory_mib=1024, layers=_LAYERS.get(domain, ())
+            self, domain, "api", config=self.config, timeout_s=29, memory_mib=1024, layers=LAYERS_OF.get(domain, ())
         )
         function.use_table(domain, data.tables[domain])
         if domain != "app":

@@ -25,6 +25,7 @@ class SplitName(StrEnum):
     model = "model"
     device = "device"
     time = "time"
+    source = "source"
 
 
 class Refit(StrEnum):
@@ -124,7 +125,9 @@ def train(
 
 @sim_app.command()
 def validate(
-    split: Annotated[SplitName | None, typer.Option(help="Only this way of leaving groups out.")] = None,
+    split: Annotated[
+        SplitName | None, typer.Option(help="Only this way of leaving groups out; source trains again, for minutes.")
+    ] = None,
     refit: Annotated[
         Refit, typer.Option(help="Train the folds' forests, or everything, again instead of reading stored results.")
     ] = Refit.nothing,

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,16 @@ _SKIP = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 @dataclass(frozen=True)
 class Layer:
-    """What a layer carries: a package of ours, the wheels of a lock file, less what no function imports."""
+    """What a layer carries: a package of ours, the wheels of a lock file."""
 
     package: str | None = None
     lock: str | None = None
-    unused: tuple[str, ...] = ()
 
 
-# scipy comes along only because xgboost reads scipy.sparse; the other parts of it are never imported, and the code of
-# a function with all its layers may not exceed 250 MB.
-_SCIPY_UNUSED = (
-    "cluster", "constants", "datasets", "differentiate", "fft", "fftpack", "integrate", "interpolate", "io", "misc",
-    "ndimage", "odr", "optimize", "signal", "spatial", "stats",
-)  # fmt: skip
 LAYERS = {
     "base": Layer("layers/core/foundry_core", "layer-base.txt"),
     "sim": Layer("layers/sim/foundry_sim"),  # enough for facts of models and devices
-    "numerics": Layer(lock="layer-numerics.txt", unused=tuple(f"scipy/{part}" for part in _SCIPY_UNUSED)),
+    "numerics": Layer(lock="layer-numerics.txt"),
     "kube": Layer(lock="layer-kube.txt"),
     "secrets": Layer(lock="layer-secrets.txt"),
     "metrics": Layer(lock="layer-metrics.txt"),
@@ -64,13 +57,13 @@ class _Local:
 def domain_code(domain: str) -> lambda_.Code:
     """`functions/<domain>` under the import path that its handlers have everywhere."""
     source = ROOT / "functions" / domain
+    return _asset(source, lambda output: copy_domain(domain, output), _digest(source))
 
-    def fill(output: Path) -> None:
-        target = output / "functions" / domain
-        shutil.copytree(source, target, ignore=_SKIP)
-        _compile(output, "/var/task")
 
-    return _asset(source, fill, _digest(source))
+def copy_domain(domain: str, output: Path) -> None:
+    """Put a domain's code where its handlers expect it."""
+    shutil.copytree(ROOT / "functions" / domain, output / "functions" / domain, ignore=_SKIP)
+    _compile(output, "/var/task")
 
 
 class Layers(Construct):
@@ -112,7 +105,7 @@ def fill_layer(layer: Layer, output: Path) -> None:
     target = output / "python"
     if layer.lock:
         _install(LOCKS / layer.lock, target)
-        _prune(target, layer.unused)
+        _prune(target)
     if layer.package:
         shutil.copytree(ROOT / layer.package, target / Path(layer.package).name, ignore=_SKIP)
     _compile(target, "/opt/python")
@@ -127,9 +120,8 @@ def _install(requirements: Path, target: Path) -> None:
     subprocess.run(command, check=True, env={**os.environ, "PIP_CONFIG_FILE": os.devnull})  # noqa: S603
 
 
-def _prune(target: Path, unused: Iterable[str]) -> None:
-    folders = [target / "bin", *(target / part for part in unused), *target.glob("*/**/tests")]
-    for folder in folders:
+def _prune(target: Path) -> None:
+    for folder in (target / "bin", *target.glob("*/**/tests")):
         shutil.rmtree(folder, ignore_errors=True)
     for stub in target.glob("**/*.pyi"):
         stub.unlink()

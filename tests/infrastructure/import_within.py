@@ -1,6 +1,6 @@
 """Runs in a process of its own: import modules as if only some distributions were installed.
 
-The argument is JSON: `distributions` (names), `packages` (ours), `pruned` (modules that are not there), `imports`.
+The argument is JSON: `distributions` (names), `packages` (ours), `imports`.
 """
 
 import importlib
@@ -19,15 +19,14 @@ OURS = {"foundry_cli", "foundry_core", "foundry_local", "foundry_sim", "function
 class Absent(MetaPathFinder):
     """Finds nothing, loudly, for every module that Lambda would not have."""
 
-    def __init__(self, absent: set[str], pruned: set[str]) -> None:
-        self.absent, self.pruned = absent, pruned
+    def __init__(self, absent: set[str]) -> None:
+        self.absent = absent
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         parts = fullname.split(".")
-        cut = any(".".join(parts[: n + 1]) in self.pruned for n in range(len(parts)))
-        if parts[0] in self.absent or cut or "tests" in parts[1:]:
+        if parts[0] in self.absent or "tests" in parts[1:]:
             raise ModuleNotFoundError(f"Lambda has no {fullname!r}", name=fullname)
         return None
 
@@ -38,7 +37,7 @@ def main() -> None:
     installed = metadata.packages_distributions()
     others = {top for top, names in installed.items() if not allowed & {normal(name) for name in names}}
     absent = (others | OURS) - set(wanted["packages"])
-    sys.meta_path.insert(0, Absent(absent, set(wanted["pruned"])))
+    sys.meta_path.insert(0, Absent(absent))
     for name in wanted["imports"]:
         importlib.import_module(name)
 

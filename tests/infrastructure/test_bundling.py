@@ -35,6 +35,12 @@ def test_layer_of_facts_is_importable_source_with_byte_code(tmp_path: Path) -> N
     assert_unchecked(target / "predict.py", "/opt/python/foundry_sim/predict.py")
 
 
+def test_the_facts_and_models_of_the_simulator_stay_small(tmp_path: Path) -> None:
+    """With NumPy (51 MB) and the base layer (49 MB) they are what a simulation loads when it starts cold."""
+    fill_layer(LAYERS["sim"], tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 10_000_000
+
+
 def assert_unchecked(source: Path, seen_as: str) -> None:
     """Byte code that is taken without a look at the source, and that names the file as Lambda sees it."""
     if not ON_3_13:

@@ -59,7 +59,7 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
     if learned is None:
         token, first, rate = (one * HEURISTIC_WIDTH[head] for head in HEADS)
         return Correction(one, one, one, first, token, rate, in_domain=one > 0)
-    novelty = np.broadcast_to(_novelty(learned, t, known), one.shape)
+    novelty = np.broadcast_to(novelty_of(learned, t, known), one.shape)
     places = coordinates(t, shape, x, s, known)
     smooth, distance = _smooth(learned, places)
     columns = with_distance(matrix(t, shape, x, s, known), distance)
@@ -137,7 +137,8 @@ def signature(t: Terms) -> Array:
     return np.asarray(t.layers * 1e9 + t.hidden * 1e4 + t.experts * 10.0 + t.experts_per_token)
 
 
-def _novelty(learned: Regressor, t: Terms, known: Context) -> NDArray[np.intp]:
+def novelty_of(learned: Regressor, t: Terms, known: Context) -> NDArray[np.intp]:
+    """How many of architecture, device and engine are unmeasured."""
     parts = (
         (signature(t), learned.architectures),
         (np.asarray(t.memory_bandwidth), learned.devices),

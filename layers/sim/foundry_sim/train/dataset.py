@@ -23,7 +23,7 @@ DATA = Path(__file__).parent.parent / "data"
 HEADS = ("tpot", "ttft", "rate")
 # How much one row of a source counts: old engines and static batches inform the physics, not today's serving.
 _SOURCE_WEIGHT = {"argonne": 0.1, "splitwise": 0.1, "llm-pilot": 0.03, "intel-gaudi": 0.3, "rocm-vllm": 0.2}
-_CURRENT = {"silicon-inferencex", "silicon-nvidia", "inferencex-amd", "bud-cpu", "trtllm-perf"}
+CURRENT = {"silicon-inferencex", "silicon-nvidia", "inferencex-amd", "bud-cpu", "trtllm-perf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def load(known_speculation: bool) -> Dataset:
     cases = [_case(m, known_speculation) for m in rows]
     targets = {head: np.array([_target(m, head) for m in rows]) for head in HEADS}
     weight = np.array([_SOURCE_WEIGHT.get(m.source, 1.0) * _doubt(m, known_speculation) for m in rows])
-    current = np.array([m.source in _CURRENT and m.kind != "static" for m in rows])
+    current = np.array([m.source in CURRENT and m.kind != "static" for m in rows])
     return Dataset(tuple(rows), frame(cases), targets, weight, current)
 
 

@@ -88,7 +88,7 @@ def leave_out(asked: Dataset, tables: dict[str, dict[str, Any]], split: str) -> 
     """Errors of every row under the constants and forests that never saw its fold."""
     fold = folds(asked.rows, split)
     numbers = sorted(set(fold.tolist()) - {-1})
-    return merge([_errors(Prepared(asked, tables[f"{split}/{n}"]), fold == n) for n in numbers])
+    return merge([errors_without(Prepared(asked, tables[f"{split}/{n}"]), fold == n) for n in numbers])
 
 
 def read_folds() -> dict[str, dict[str, Any]]:
@@ -108,7 +108,8 @@ def rounded(table: dict[str, Any]) -> dict[str, Any]:
     return {k: rounded(v) if isinstance(v, dict) else float(f"{v:.5g}") for k, v in table.items()}
 
 
-def _errors(p: Prepared, out: NDArray[np.bool_]) -> Heldout:
+def errors_without(p: Prepared, out: NDArray[np.bool_]) -> Heldout:
+    """Errors on the rows `out` of corrections that never saw them, under the physics of `p`."""
     physics = {h: np.where(out & p.usable(h), -p.residual[h], np.nan) for h in HEADS}
     columns = np.ascontiguousarray(p.features.T)
     first, corrected = smoother(p, ~out), {}

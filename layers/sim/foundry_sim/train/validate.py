@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from foundry_sim.learned.regressor import HEADS
 from foundry_sim.physics.terms import Array
 from foundry_sim.search.judge import CAUTION
-from foundry_sim.train import heldout, intervals, tails
+from foundry_sim.train import heldout, intervals, sources, tails
 from foundry_sim.train.dataset import Dataset, fully_known, load
 from foundry_sim.train.decisions import decide, summary
 from foundry_sim.train.fit import fitted_table
@@ -37,7 +37,11 @@ class LeftOut:
 
 def report(split: str | None = None, refit: str = "nothing") -> Iterator[str]:
     """Lines of the table, from the stored held-out predictions on which the shipped intervals were calibrated.
-    `refit` "forests" first trains the corrections of every fold again, "everything" the physics, too (minutes)."""
+    `refit` "forests" first trains the corrections of every fold again, "everything" the physics, too (minutes). `split`
+    "source" is a table of its own, which leaves out whole sources and always trains everything."""
+    if split == "source":
+        yield from sources.report()
+        return
     chosen = [split] if split else list(SPLITS)
     asked = load(known_speculation=False)
     if refit != "nothing":
