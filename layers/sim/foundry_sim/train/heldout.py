@@ -115,7 +115,8 @@ def errors_without(p: Prepared, out: NDArray[np.bool_]) -> Heldout:
     first, corrected = smoother(p, ~out), {}
     for h in HEADS:
         known = out & p.usable(h)
-        value = _correction(p, h, ~out, columns, first) if known.any() else np.zeros(len(out))
+        taught = known.any() and np.any(p.usable(h) & ~out)  # one source alone measured the offline rate
+        value = _correction(p, h, ~out, columns, first) if taught else np.zeros(len(out))
         corrected[h] = np.where(known, value - p.residual[h], np.nan)
     return Heldout(physics, corrected, np.where(out, first.predict_near(places(p))[1], np.nan))
 

@@ -15,7 +15,7 @@ from foundry_sim.train.dataset import CURRENT, fully_known, load
 from foundry_sim.train.fit_physics import PhysicsFit
 from foundry_sim.train.fit_residual import Prepared, known_facts
 
-_HEADER = f"{'source left out':42} {'n':>5} {'closed form: MAPE, median %':>22} {'predicted: MAPE, median, bias %':>34}"
+_HEADER = f"{'source left out':42} {'n':>5} closed form: MAPE, median %   predicted: MAPE, median, bias %"
 
 
 def report() -> Iterator[str]:
@@ -46,5 +46,5 @@ def _lines(source: str, p: Prepared, out: NDArray[np.bool_], trust: dict[str, fl
 def _line(name: str, physics: Array, predicted: Array) -> str:
     sizes = [100 * np.abs(np.expm1(error)) for error in (physics, predicted)]
     bias = 100 * float(np.median(np.expm1(predicted)))
-    numbers = " ".join(f"{size.mean():10.1f} {np.median(size):7.1f}    " for size in sizes)
-    return f"{name:42} {len(physics):5d} {numbers} {bias:7.1f}"
+    numbers = "".join(f"{size.mean():21.1f} {np.median(size):7.1f}" for size in sizes)
+    return f"{name:42} {len(physics):5d}{numbers} {bias:7.1f}"
