@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.attempts import Attempts
 from gateway.coalescer import Coalescer
 from gateway.core import usage as usages
-from gateway.core.problems import Rejected
+from gateway.core.problems import Rejected, is_error, outcome_of
 from gateway.core.usage import NOTHING, BodyReader, StreamReader, Usage
 from gateway.framing import LENGTH, Head
 
@@ -36,7 +36,7 @@ class Flow(Attempts):
     def answer(self, head: Head, empty: bool) -> bool:
         """The head of an answer. False: it is not wanted, the flow has gone elsewhere."""
         status = head.status
-        if status >= 400 and self.attempt_failed(status, None):
+        if is_error(status) and self.attempt_failed(status, None):
             return False
         self.status = status
         self.passing = True
@@ -256,7 +256,7 @@ class Flow(Attempts):
     def end(self, upstream: "Upstream") -> None:
         self.release(upstream)
         usage, source = self._usage(True)
-        self.finish(self.status, "ok" if self.status < 400 else "failed", usage, source)
+        self.finish(self.status, outcome_of(self.status), usage, source)
 
     def cut(self) -> None:
         """The answer cannot be completed: the client sees a connection that ends too early."""
@@ -275,7 +275,7 @@ class Flow(Attempts):
     def _usage(self, whole: bool) -> tuple[Usage, str]:
         if self.pipeline is not None:
             return self.pipeline.usage(whole)
-        if whole and self.status >= 400:
+        if whole and is_error(self.status):
             return NOTHING, "none"
         return usages.used(self.reader, self.kept, self, whole)
 

@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.headers import USER_AGENT
-from gateway.core.problems import Rejected
+from gateway.core.problems import Rejected, outcome_of
 from gateway.core.snapshot import Deployment
 from gateway.core.stage import JSON, AnswerHead, Garbled, Outgoing, Pipeline, StageMaker
 from gateway.framing import Head
@@ -136,7 +136,7 @@ class HotPipeline(Pipeline):
             flow.write(b"0\r\n\r\n", True)
         flow.drop_upstream()
         usage, source = self.usage(self._complete)
-        outcome = self.outcome or ("ok" if flow.status < 400 else "failed")
+        outcome = self.outcome or outcome_of(flow.status)
         flow.finish(flow.status, outcome, usage, source, self.error_code)
 
     def fail(self, problem: Rejected) -> None:

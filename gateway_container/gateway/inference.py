@@ -13,7 +13,7 @@ from gateway.clock import now_ms
 from gateway.core import usage as usages
 from gateway.core.exchange import Exchange
 from gateway.core.headers import TO_CLIENT, TO_STAGES, TO_UPSTREAM, USER_AGENT, client_ip, token_of
-from gateway.core.problems import Rejected
+from gateway.core.problems import Rejected, is_error, outcome_of
 from gateway.core.snapshot import Deployment
 from gateway.core.stage import AnswerHead, Garbled
 from gateway.core.usage import NOTHING, BodyReader, StreamReader, Usage
@@ -120,7 +120,7 @@ class Inference:
             response, problem = await self._attempt(self._next_request(deployment))
             status = response.status_code if response is not None else None
             now_s = time.monotonic()
-            if status is not None and status < 400:
+            if status is not None and not is_error(status):
                 break
             again = self.policy.attempt_failed(self.exchange, status, now_s, sent=False)
             following = self.policy.retry(self.exchange, now_s) if again else None
@@ -221,7 +221,7 @@ class Inference:
                 raise Rejected("upstream_invalid") from None
             raise BrokenOff from None
         self.error_code = pipeline.error_code
-        return pipeline.outcome or ("ok" if self.sent_status < 400 else "failed")
+        return pipeline.outcome or outcome_of(self.sent_status)
 
     async def _pass_body(self, response: httpx.Response) -> str:
         try:
@@ -239,7 +239,7 @@ class Inference:
             raise BrokenOff from None
         rest = self.reader.rest() if self.reader is not None else b""
         await self._send({"type": "http.response.body", "body": rest, "more_body": False})
-        return "ok" if response.status_code < 400 else "failed"
+        return outcome_of(response.status_code)
 
     def _incoming_headers(self, response: httpx.Response) -> list[tuple[bytes, bytes]]:
         return [(n.lower(), v) for n, v in response.headers.raw if n.lower() in TO_CLIENT]
@@ -285,6 +285,6 @@ class Inference:
         self.gateway.emit(row)
 
     def _usage(self, outcome: str) -> tuple[Usage, str]:
-        if self.reader is None and outcome not in ("ok", "cancelled", "cut"):
+        if outcome not in ("ok", "cancelled", "cut"):
             return NOTHING, "none"
         return usages.used(self.reader, self.kept, self.exchange, outcome == "ok")

@@ -60,6 +60,16 @@ ANTHROPIC_TYPES = {
 }
 
 
+def is_error(status: int) -> bool:
+    """Whether an answer with this status says that the request failed."""
+    return status >= 400
+
+
+def outcome_of(status: int) -> str:
+    """The metering row's outcome of an answer that is complete."""
+    return "failed" if is_error(status) else "ok"
+
+
 class Rejected(Exception):
     """The request ends here. ``code`` is stable; ``retry_after_s`` is set where trying again can help."""
 

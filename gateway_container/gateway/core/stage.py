@@ -31,7 +31,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.core import usage as usages
-from gateway.core.problems import Rejected
+from gateway.core.problems import Rejected, is_error
 from gateway.core.usage import NOTHING, BodyReader, StreamReader, Usage
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class Pipeline(Sink):
     def upstream_head(self, head: AnswerHead, hide_usage: bool) -> None:
         """``hide_usage``: the usage event was asked for by us and is taken out again."""
         self.heard = True
-        self.refused = head.status >= 400
+        self.refused = is_error(head.status)
         if self.translation is None and head.event_stream:
             self.reader = StreamReader(hide_usage)
         self.entry.head(head)

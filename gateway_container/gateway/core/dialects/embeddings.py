@@ -13,6 +13,7 @@ from gateway.core.dialects import openai_writer
 from gateway.core.dialects.conversation import refuse
 from gateway.core.dialects.document import NULL, encode, of_client, of_provider, said
 from gateway.core.dialects.provider import message_of, model_of
+from gateway.core.problems import is_error
 from gateway.core.stage import AnswerHead, Garbled, Outgoing, Translation
 from gateway.core.usage import MAX_READ_BYTES, Usage
 
@@ -96,7 +97,7 @@ class EmbeddingTranslator(Translation):
         self.down.end()
 
     def _answer(self, body: bytes) -> bytes:
-        if self._status >= 400:
+        if is_error(self._status):
             return openai_writer.error(self._status, message_of(body))
         vectors, tokens = self._read(body)
         if len(vectors) != len(self._asked.texts):

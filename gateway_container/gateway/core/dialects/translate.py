@@ -36,7 +36,7 @@ from gateway.core.dialects.embeddings import (
     write_titan,
 )
 from gateway.core.dialects.provider import message_of, model_of
-from gateway.core.problems import Rejected
+from gateway.core.problems import Rejected, is_error
 from gateway.core.reserve import DEFAULT_MAX_OUTPUT_TOKENS
 from gateway.core.stage import AnswerHead, Garbled, Outgoing, Translation, TranslationMaker
 from gateway.core.usage import BYTES_PER_TOKEN, MAX_READ_BYTES, Usage
@@ -113,9 +113,9 @@ class Translator(Translation):
 
     def head(self, head: AnswerHead) -> None:
         self._status = head.status
-        if head.status < 400 and head.content_type.startswith(STREAMS):
+        if not is_error(head.status) and head.content_type.startswith(STREAMS):
             self._reader = self.provider.reader(self.exchange)
-        head.retype(b"text/event-stream" if self.streamed and head.status < 400 else b"application/json")
+        head.retype(b"text/event-stream" if self.streamed and not is_error(head.status) else b"application/json")
         self._head = head
 
     def data(self, data: bytes) -> None:
@@ -129,7 +129,7 @@ class Translator(Translation):
 
     def end(self) -> None:
         body = b"".join(self._parts)
-        if self._status >= 400:
+        if is_error(self._status):
             self._write(self.client.error(self._status, message_of(body)))
             self.down.end()
             return
