@@ -86,7 +86,7 @@ class Policy:
         amounts = self._worst(exchange)
         leases = self.book.reserve(exchange.plan, amounts, now_ms)
         if isinstance(leases, Scope):
-            refuse_beyond(leases, part(amounts, leases.index))
+            refuse_beyond(leases, part(amounts, leases.index), exchange)
             return leases
         exchange.leases, exchange.amounts = leases, amounts
         return None

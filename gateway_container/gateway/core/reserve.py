@@ -1,13 +1,16 @@
 """Worst-case reservations: what a request could cost at most, so that settling it never exceeds what was held."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.core.call import CHAT, NULL, RESPONSES, USAGE_OPTION_PATHS, Call, continues, plain_text, prompts, unescaped
 from gateway.core.lease import Scope
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Endpoint
-from gateway.core.usage import Usage
+from gateway.core.usage import TEXT_PATHS, Usage
 from gateway.core.wire import Price
+
+if TYPE_CHECKING:
+    from gateway.core.exchange import Exchange
 
 DEFAULT_MAX_OUTPUT_TOKENS: Final = 4096
 LIMITED_PATHS: Final = USAGE_OPTION_PATHS | {RESPONSES}  # where a limit may be missing
@@ -81,12 +84,26 @@ def added_limit(call: Call, path: str, endpoint: Endpoint) -> int | None:
     return DEFAULT_MAX_OUTPUT_TOKENS
 
 
-def refuse_beyond(scope: Scope, amount: int) -> None:
+def refuse_beyond(scope: Scope, amount: int, exchange: "Exchange") -> None:
     """Raises Rejected when a request may take more than the whole limit, so that waiting cannot help."""
     if amount > scope.limit:
         code = "insufficient_quota" if scope.kind == "money_nanos" else "rate_limit_exceeded"
         message = f"The request could use {amount} {scope.kind}, and the limit of {scope.name} is {scope.limit}."
-        raise Rejected(code, f"{message} Shorten the request or name a smaller max_tokens.")
+        raise Rejected(code, f"{message} {_way_out(scope, exchange)}")
+
+
+def _way_out(scope: Scope, exchange: "Exchange") -> str:
+    """What a client can do whose request may take too much."""
+    if scope.kind == "requests":
+        return "Ask the owner of the project for a higher limit."
+    call, path, body = exchange.call, exchange.path, exchange.body
+    if call is not None and input_bound(call, body, path) - len(body) >= CONTEXT_TOKENS:
+        return (
+            f"What the provider keeps, a file or a video counts as {CONTEXT_TOKENS:,} tokens: send its text in the "
+            "request instead, or ask the owner of the project for a higher limit."
+        )
+    name = "max_output_tokens" if path == RESPONSES else "max_tokens"
+    return f"Shorten the request or name a smaller {name}." if path in TEXT_PATHS else "Shorten the request."
 
 
 def refuse_for_now(scope: Scope, now_ms: int) -> None:

@@ -237,6 +237,27 @@ def test_what_exceeds_a_whole_limit_is_refused_and_not_asked_for(limits: dict[st
     assert policy.book.messages(1000) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "advice"),
+    [
+        ("/v1/chat/completions", {"max_tokens": 10_000}, "Shorten the request or name a smaller max_tokens."),
+        ("/v1/responses", {"max_output_tokens": 10_000}, "name a smaller max_output_tokens."),
+        ("/v1/responses", {"max_output_tokens": 1, "previous_response_id": "r"}, "send its text in the request"),
+        ("/v1/embeddings", {"input": "x" * 6000}, "Shorten the request."),
+    ],
+)
+def test_the_advice_fits_the_request(path: str, fields: dict[str, Any], advice: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        admit(priced_policy({"tokens_per_minute": 5000}, 1), path, fields)
+    assert advice in refused.value.message.partition(" is 5000. ")[2]
+
+
+def test_no_request_is_allowed_and_none_can_be_made_smaller() -> None:
+    with pytest.raises(Rejected) as refused:
+        admit(priced_policy({"requests_per_minute": 0}, 1), "/v1/chat/completions", {"max_tokens": 1})
+    assert refused.value.message.endswith("Ask the owner of the project for a higher limit.")
+
+
 def test_what_is_asked_for_is_at_most_the_limit() -> None:
     policy = priced_policy({"budget_nanos": 10**18}, 10**14)
     admit(policy, CHAT, {"max_tokens": 9000})
