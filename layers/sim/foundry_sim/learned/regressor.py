@@ -7,6 +7,7 @@ device or engine that no measurement has) the correction is also shrunk towards 
 amounts that validation on left-out models and devices gave.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from foundry_sim.learned.coordinates import coordinates
 from foundry_sim.learned.features import Context, matrix
 from foundry_sim.learned.smoother import Smoother
-from foundry_sim.learned.trees import Forest
+from foundry_sim.learned.trees import Forest, side_by_side
 from foundry_sim.outcome import Correction
 from foundry_sim.physics.steady import CLOSED, OFFLINE, Steady, Traffic
 from foundry_sim.physics.step import Shape
@@ -63,7 +64,12 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
     places = coordinates(t, shape, x, s, known)
     smooth, distance = _smooth(learned, places)
     columns = with_distance(matrix(t, shape, x, s, known), distance)
-    found = {h: _apply(learned.heads[h], columns, smooth.get(h), novelty, x) for h in HEADS}
+    # Only where everything is queued at once has a throughput of its own.
+    asked = HEADS if np.any(x.kind == OFFLINE) else ("tpot", "ttft")
+    trees = _trees(learned, asked, columns)
+    found = {h: _apply(learned.heads[h], _blend(trees.get((h, "mean")), smooth.get(h)), trees[h, "scale"], novelty)
+             for h in asked}  # fmt: skip
+    found.setdefault("rate", (np.zeros_like(one), one * HEURISTIC_WIDTH["rate"]))
     factors = {head: np.exp(value) for head, (value, _) in found.items()}
     widths = {head: width for head, (_, width) in found.items()}
     return Correction(
@@ -78,19 +84,17 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
     )
 
 
-def _apply(
-    head: Head,
-    columns: NDArray[np.float32],
-    smooth: Array | None,
-    novelty: NDArray[np.intp],
-    x: Traffic,
-) -> tuple[Array, Array]:
-    """(log factor, half-width in log space); a head without a smooth part, the offline rate's, speaks only where
-    everything is queued at once."""
-    if smooth is None and not np.any(x.kind == OFFLINE):
-        return np.zeros(columns.shape[1]), np.full(columns.shape[1], HEURISTIC_WIDTH["rate"])
-    value = np.clip(_blend(head, columns, smooth), -LIMIT, LIMIT) * head.trust[novelty]
-    return value, np.clip(error_size(head.scale, columns) * head.stretch[novelty], 0.02, 2.5)
+def _trees(learned: Regressor, heads: Sequence[str], columns: NDArray[np.float32]) -> dict[tuple[str, str], Array]:
+    """What the forests say, by head and part of it."""
+    parts = {(head, part): getattr(learned.heads[head], part) for head in heads for part in ("mean", "scale")}
+    forests = {name: model for name, model in parts.items() if isinstance(model, Forest)}
+    return dict(zip(forests, side_by_side(tuple(forests.values()), columns), strict=True))
+
+
+def _apply(head: Head, value: Array, scale: Array, novelty: NDArray[np.intp]) -> tuple[Array, Array]:
+    """(log factor, half-width in log space)."""
+    width = error_size(scale) * head.stretch[novelty]
+    return np.clip(value, -LIMIT, LIMIT) * head.trust[novelty], np.clip(width, 0.02, 2.5)
 
 
 def with_distance(features: NDArray[np.float32], distance: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -98,15 +102,15 @@ def with_distance(features: NDArray[np.float32], distance: NDArray[np.floating[A
     return np.vstack([features.T, np.log(np.minimum(distance, 100.0) + 0.1)]).astype(np.float32)
 
 
-def error_size(forest: Forest, columns: NDArray[np.float32]) -> Array:
-    """The size of the log error that rows like these showed."""
-    return np.asarray(np.exp(np.clip(forest.predict(columns), -4.0, 1.0)))
+def error_size(scale: Array) -> Array:
+    """The size of the log error that rows like these showed, from what a forest of `scale` says of them."""
+    return np.asarray(np.exp(np.clip(scale, -4.0, 1.0)))
 
 
-def _blend(head: Head, columns: NDArray[np.float32], smooth: Array | None) -> Array:
-    if isinstance(head.mean, Smoother):
-        return np.zeros(columns.shape[1]) if smooth is None else smooth
-    return blended(head.mean.predict(columns), smooth)
+def _blend(forest: Array | None, smooth: Array | None) -> Array:
+    if forest is None:
+        return np.zeros(1) if smooth is None else smooth
+    return blended(forest, smooth)
 
 
 def blended(forest: Array, smooth: Array | None) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FADE = 2  # exponent of the kernel: the higher, the less do distant anchors say
-_ROWS = 128  # at once: the distances stay in the processor's cache
+_DISTANCES = 100_000  # at once: they stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,13 @@ class Smoother:
         turned = np.vstack([anchors.T * (-2 * scale), np.full_like(ends, scale)[None], ends[None]])
         rows = coordinates[:, varies]
         rows = np.column_stack([rows, np.einsum("nd,nd->n", rows, rows), np.ones(count, np.float32)])
-        room = np.empty((min(_ROWS, count), len(ends)), np.float32)
-        for start in range(0, count, _ROWS):
-            near = room[: min(_ROWS, count - start)]
-            np.matmul(rows[start : start + _ROWS], turned, out=near)  # 1 + scale · distance²
-            nearest[start : start + _ROWS] = near.min(axis=1)
+        step = max(1, _DISTANCES // len(ends))
+        room = np.empty((min(step, count), len(ends)), np.float32)
+        for start in range(0, count, step):
+            near = room[: min(step, count - start)]
+            np.matmul(rows[start : start + step], turned, out=near)  # 1 + scale · distance²
+            nearest[start : start + step] = near.min(axis=1)
             np.reciprocal(near, out=near)
             np.square(near, out=near)
-            found[start : start + _ROWS] = near @ self.coefficients
+            found[start : start + step] = near @ self.coefficients
         return found + self.offset, np.sqrt(np.maximum(nearest - 1, 0) / scale)

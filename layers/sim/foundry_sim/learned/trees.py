@@ -8,8 +8,9 @@ test clears those to its left, and after all tests the lowest bit left is the ro
 clear in all trees is looked up at once, by how many of the feature's thresholds the row reaches.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -20,24 +21,7 @@ Words = NDArray[np.unsignedinteger[Any]]
 _ROWS = 1024  # at once: their words stay in the processor's cache
 
 
-@dataclass(frozen=True, slots=True)
-class _Tests:
-    """The tests of all trees by feature and rising threshold, and what they leave: a line of words (one per tree) for
-    every number of a feature's thresholds that a row may reach, so one line more than the feature has thresholds."""
-
-    features: NDArray[np.intp]
-    first: NDArray[np.intp]  # threshold of each feature
-    lines: NDArray[np.intp]  # first line of each feature
-    thresholds: NDArray[np.float32]
-    tested: NDArray[np.intp]  # feature of each threshold
-    left: Words  # lines × trees
-
-    def reached(self, values: NDArray[np.float32]) -> NDArray[np.intp]:
-        """How many thresholds of each feature a row with these values reaches."""
-        return np.asarray(np.add.reduceat(self.thresholds <= values[self.tested], self.first, dtype=np.intp))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Forest:
     """Shapes: feature and threshold (trees, 2^depth - 1), leaf (trees, 2^depth), at most 64 leaves a tree."""
 
@@ -52,53 +36,95 @@ class Forest:
 
     def predict(self, columns: NDArray[np.float32]) -> NDArray[np.float64]:
         """Sum of leaves per row; `columns` is features × rows, contiguous, without NaN."""
-        found = np.empty(columns.shape[1], np.float64)
-        for start in range(0, len(found), _ROWS):
-            found[start : start + _ROWS] = self._sums(_words(self._tests, columns[:, start : start + _ROWS]))
-        return found + self.base
-
-    def _sums(self, words: Words) -> NDArray[np.float64]:
-        trees, leaves = self.leaf.shape
-        lowest = np.bitwise_count(~words & (words - 1))
-        reached = self._leaves.take(lowest + np.arange(0, trees * leaves, leaves))
-        return np.asarray(reached @ np.ones(trees))
-
-    @cached_property
-    def _leaves(self) -> NDArray[np.float64]:
-        return self.leaf.astype(np.float64).reshape(-1)
-
-    @cached_property
-    def _tests(self) -> _Tests:
-        return _sorted_tests(self)
+        return side_by_side((self,), columns)[0]
 
 
-def _words(t: _Tests, columns: NDArray[np.float32]) -> Words:
-    """Rows × trees. Thresholds that all rows reach, or none does, are not compared row by row."""
+def side_by_side(forests: tuple[Forest, ...], columns: NDArray[np.float32]) -> list[NDArray[np.float64]]:
+    """What each forest predicts of the same columns, compared once for all of them."""
+    tests = _tests(forests)
+    found = [np.empty(columns.shape[1], np.float64) for _ in forests]
+    for start in range(0, columns.shape[1], _ROWS):
+        words = _words(tests, columns[:, start : start + _ROWS])
+        for values, leaves, name in zip(found, tests.leaves, words.dtype.names or (), strict=True):
+            values[start : start + _ROWS] = _sums(leaves, words[name])
+    return [values + forest.base for values, forest in zip(found, forests, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tests:
+    """The tests of all trees by feature and rising threshold, and what they leave: a line of words (one per tree) for
+    every number of a feature's thresholds that a row may reach, so one line more than the feature has thresholds."""
+
+    features: NDArray[np.intp]
+    first: NDArray[np.intp]  # threshold of each feature
+    lines: NDArray[np.intp]  # first line of each feature
+    thresholds: NDArray[np.float32]
+    tested: NDArray[np.intp]  # feature of each threshold
+    left: NDArray[np.void]  # a field of words per forest
+    leaves: list[NDArray[np.float64]]
+
+    def reached(self, values: NDArray[np.float32]) -> NDArray[np.intp]:
+        """How many thresholds of each feature a row with these values reaches."""
+        return np.asarray(np.add.reduceat(self.thresholds <= values[self.tested], self.first, dtype=np.intp))
+
+
+def _words(t: _Tests, columns: NDArray[np.float32]) -> NDArray[np.void]:
+    """What is left of each row. Thresholds that all rows reach, or none does, are not compared row by row."""
     least, most = t.reached(columns.min(axis=1)), t.reached(columns.max(axis=1))
-    common = np.bitwise_and.reduce(t.left[t.lines + least], axis=0)
-    words = np.repeat(common[None], columns.shape[1], axis=0)
+    common = np.bitwise_and.reduce(_bytes(t.left)[t.lines + least], axis=0)
+    words = np.repeat(common.view(t.left.dtype), columns.shape[1])
     found = np.empty_like(words)
     for place in np.flatnonzero(least < most).tolist():
         between = slice(t.first[place] + least[place], t.first[place] + most[place])
         reached = t.thresholds[between].searchsorted(columns[t.features[place]], side="right")
-        t.left[t.lines[place] + least[place] :].take(reached, axis=0, out=found, mode="clip")
-        words &= found
+        t.left[t.lines[place] + least[place] :].take(reached, out=found, mode="clip")
+        np.bitwise_and(_bytes(words), _bytes(found), out=_bytes(words))
     return words
 
 
-def _sorted_tests(forest: Forest) -> _Tests:
-    tree, node = np.nonzero(np.isfinite(forest.threshold))
-    made = np.stack([forest.feature[tree, node], forest.threshold[tree, node]])
-    distinct, place = np.unique(made, axis=1, return_inverse=True)
-    features, first = np.unique(distinct[0], return_index=True)
+def _bytes(words: NDArray[np.void]) -> NDArray[np.uint8]:
+    return words.view(np.uint8).reshape(len(words), -1)
+
+
+def _sums(leaves: NDArray[np.float64], words: Words) -> NDArray[np.float64]:
+    lowest = np.bitwise_count(~words & (words - 1))
+    reached = leaves.reshape(-1).take(lowest + np.arange(0, leaves.size, leaves.shape[1]))
+    return np.asarray(reached @ np.ones(len(leaves)))
+
+
+@lru_cache(maxsize=16)
+def _tests(forests: tuple[Forest, ...]) -> _Tests:
+    places = [np.nonzero(np.isfinite(f.threshold)) for f in forests]
+    made = np.hstack([np.stack([f.feature[at], f.threshold[at]]) for f, at in zip(forests, places, strict=True)])
+    (tested, thresholds), place = np.unique(made, axis=1, return_inverse=True)
+    features, first = np.unique(tested, return_index=True)
     lines = first + np.arange(len(first))
-    kept = _kept(forest.depth)
-    left = np.full((len(distinct[0]) + len(first), len(forest.leaf)), ~kept.dtype.type(0))
-    # Trees may test one threshold twice, so that a line takes the words of both.
-    np.bitwise_and.at(left, (place + np.searchsorted(features, made[0]) + 1, tree), kept[node])
-    for begin, end in pairwise([*lines.tolist(), len(left)]):
-        np.bitwise_and.accumulate(left[begin:end], axis=0, out=left[begin:end])
-    return _Tests(features.astype(np.intp), first, lines, distinct[1], distinct[0].astype(np.intp), left)
+    line = place + np.searchsorted(features, made[0]) + 1
+    left = _left(forests, places, line, [*lines.tolist(), len(tested) + len(lines)])
+    leaves = [f.leaf.astype(np.float64) for f in forests]
+    return _Tests(features.astype(np.intp), first, lines, thresholds, tested.astype(np.intp), left, leaves)
+
+
+def _left(
+    forests: Sequence[Forest],
+    places: Sequence[tuple[NDArray[np.intp], ...]],
+    line: NDArray[np.intp],
+    bounds: Sequence[int],
+) -> NDArray[np.void]:
+    """The lines, of each feature between two bounds; `line` is the first of each test (at tree and node) to tell."""
+    left = np.empty(bounds[-1], _layout(forests))
+    _bytes(left)[:] = 255
+    of_forest = np.split(line, np.cumsum([len(tree) for tree, _ in places])[:-1])
+    for name, forest, (tree, node), at in zip(left.dtype.names or (), forests, places, of_forest, strict=True):
+        # Trees may test one threshold twice, so that a line takes the words of both.
+        np.bitwise_and.at(left[name], (at, tree), _kept(forest.depth)[node])
+    for begin, end in pairwise(bounds):
+        np.bitwise_and.accumulate(_bytes(left[begin:end]), axis=0, out=_bytes(left[begin:end]))
+    return left
+
+
+def _layout(forests: Sequence[Forest]) -> np.dtype[np.void]:
+    return np.dtype([(str(i), _kept(f.depth).dtype, (len(f.leaf),)) for i, f in enumerate(forests)], align=True)
 
 
 def _kept(depth: int) -> Words:

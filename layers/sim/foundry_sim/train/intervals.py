@@ -95,7 +95,7 @@ def _sizes(s: Sample) -> Array:
     found = np.empty(len(s.error))
     for group in np.unique(s.group).tolist():
         out = s.group == group
-        found[out] = error_size(_forest(s, s.without(group)), s.columns[:, out])
+        found[out] = error_size(_forest(s, s.without(group)).predict(s.columns[:, out]))
     return found
 
 
