@@ -1,10 +1,32 @@
 """How one gateway process is configured: a plain object, from the environment in a container."""
 
+import contextlib
+import logging
 import os
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from gateway.geoip import Countries
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # the ids that begin with it have 128 at most
+TOKEN: Final = re.compile(r"[!-~]+")
+HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+=[ -~]*")
+TRUE: Final = frozenset({"1", "true", "yes"})
+FALSE: Final = frozenset({"0", "false", "no", ""})
+SECONDS: Final = (0.001, 10**9)
+SIZES: Final = (1, 2**53)
+AMOUNTS: Final = (0, 10**18)
+RANGES: Final[dict[str, tuple[float, float]]] = {
+    "port": (0, 65535), "workers": (0, 1024), "batch_rows": (1, 10**6), "trace_ratio": (0, 1), "drain_s": (0, 10**9),
+    "lease_wait_s": (0, 10**9), "fail_open_requests": AMOUNTS, "fail_open_tokens": AMOUNTS,
+    "fail_open_money_nanos": AMOUNTS, "shadow_copies": AMOUNTS, "cache_bytes": AMOUNTS,
+}  # fmt: skip
 
 
 class BadSetting(Exception):
@@ -72,30 +94,98 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings from ``GATEWAY_*`` variables. Raises BadSetting with what to do."""
     values: dict[str, object] = {}
     for name, example in Settings.__dataclass_fields__.items():
-        text = environment.get("GATEWAY_" + name.upper())
+        text = environment.get(_variable(name))
         if name == "gateway_token":
             text = environment.get("GATEWAY_TOKEN", _from_file(environment.get("GATEWAY_TOKEN_FILE")))
         if text is not None:
             values[name] = _parse(name, str(example.type), text)
     for name in ("control_plane_url", "gateway_token", "spool_dir"):
         if not values.get(name):
-            variable = "GATEWAY_TOKEN (or GATEWAY_TOKEN_FILE)" if name == "gateway_token" else "GATEWAY_" + name.upper()
-            raise BadSetting(f"Set {variable}.")
-    return Settings(**values)  # type: ignore[arg-type]
+            raise BadSetting(f"Set {'GATEWAY_TOKEN (or GATEWAY_TOKEN_FILE)' if 'token' in name else _variable(name)}.")
+    settings = Settings(**values)  # type: ignore[arg-type]
+    _refuse_unsound(settings)
+    return settings
+
+
+def _variable(name: str) -> str:
+    return "GATEWAY_" + name.upper()
 
 
 def _from_file(path: str | None) -> str | None:
-    return Path(path).read_text().strip() if path else None
+    try:
+        return Path(path).read_text().strip() if path else None
+    except (OSError, ValueError) as error:
+        raise BadSetting(f"GATEWAY_TOKEN_FILE {path} cannot be read: {error}.") from None
 
 
 def _parse(name: str, kind: str, text: str) -> object:
+    if "Path" in kind:
+        return Path(text) if text else None
+    if "tuple" in kind:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if "bool" in kind:
+        return _truth(name, text)
+    return _number(name, "int" in kind, text) if "int" in kind or "float" in kind else text
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in TRUE | FALSE:
+        raise BadSetting(f"{_variable(name)}={text!r} is neither true nor false.")
+    return text.lower() in TRUE
+
+
+def _number(name: str, whole: bool, text: str) -> float:
+    low, high = RANGES.get(name) or (SECONDS if name.endswith("_s") else SIZES)
+    with contextlib.suppress(ValueError):
+        number = int(text) if whole else float(text)
+        if low <= number <= high:  # no NaN
+            return number
+    raise BadSetting(f"{_variable(name)}={text!r} is not a {'whole ' * whole}number from {low:,} to {high:,}.")
+
+
+def _refuse_unsound(settings: Settings) -> None:
+    """Raises BadSetting for what would stop the gateway later, or have the control plane refuse all that it says."""
+    if TOKEN.fullmatch(settings.gateway_token) is None:
+        raise BadSetting("The gateway token holds characters that no token has. Set GATEWAY_TOKEN anew.")
+    if not all(map(HEADER.fullmatch, settings.otlp_headers)):  # which may be secrets
+        raise BadSetting("GATEWAY_OTLP_HEADERS must have entries name=value.")
+    for name, value, sound, advice in _checks(settings):
+        if not sound:
+            raise BadSetting(f"{_variable(name)}={value!r} must {advice}.")
+    if settings.geoip_file is not None:
+        _refuse_unreadable(settings.geoip_file)
+
+
+def _checks(settings: Settings) -> Iterator[tuple[str, str, bool, str]]:
+    """Name, value, whether it is sound, and what it must do to be."""
+    id_, url, otlp_url, level = settings.name, settings.control_plane_url, settings.otlp_url, settings.log_level
+    characters = "have at most 80 letters, digits, '.', '_' and '-', and begin with a letter or a digit"
+    yield "gateway_id", id_, NAME.fullmatch(id_) is not None, characters
+    yield "control_plane_url", url, _is_url(url), "be an http(s) URL"
+    yield "otlp_url", otlp_url, not otlp_url or _is_url(otlp_url), "be an http(s) URL"
+    yield "log_level", level, level.upper() in logging.getLevelNamesMapping(), "be DEBUG, INFO, WARNING or ERROR"
+    for proxy in settings.trusted_proxies:
+        yield "trusted_proxies", proxy, _is_network(proxy), "have networks, such as 10.0.0.0/8"
+
+
+def _is_url(text: str) -> bool:
     try:
-        if "Path" in kind:
-            return Path(text) if text else None
-        if "tuple" in kind:
-            return tuple(part.strip() for part in text.split(",") if part.strip())
-        if "bool" in kind:
-            return text.lower() in ("1", "true", "yes")
-        return int(text) if "int" in kind else float(text) if "float" in kind else text
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and text.isprintable()
     except ValueError:
-        raise BadSetting(f"GATEWAY_{name.upper()}={text!r} is not a number.") from None
+        return False
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_unreadable(geoip_file: Path) -> None:
+    try:
+        Countries(geoip_file)
+    except OSError as error:
+        raise BadSetting(f"GATEWAY_GEOIP_FILE cannot be used: {error}.") from None
