@@ -1,4 +1,4 @@
-"""`foundry sim predict|calibrate|train|validate`: the simulator offline, no platform needed."""
+"""`foundry sim layouts|predict|calibrate|train|validate`: the simulator offline, no platform needed."""
 
 import json
 from enum import StrEnum
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from foundry_cli.groups import command_group
+from foundry_cli.layouts import layouts
 
 if TYPE_CHECKING:
     from foundry_sim.calibration import Calibration
 
 sim_app = command_group("Predict, train and validate the simulator, offline.")
+sim_app.command()(layouts)
 
 
 class MethodName(StrEnum):

@@ -1,6 +1,5 @@
 """`foundry simulate`: which plan meets the service levels at the lowest price; offline, or on a registered cluster."""
 
-import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -10,25 +9,13 @@ import typer
 
 from foundry_cli.context import AsJson, Project
 from foundry_cli.errors import CliError
+from foundry_cli.hardware import EXAMPLE, blocked_configurations, device_groups, model_of, refuse_unknown, request_of
 from foundry_cli.sim import read_calibration
 
 if TYPE_CHECKING:
-    from foundry_sim.facts.devices import Device
-    from foundry_sim.search.plans import DeviceGroup, SimulationRequest
+    from foundry_sim.search.plans import SimulationRequest
 
-# Fields of a request whose options have other names.
-_OPTIONS = {
-    "rate_per_s": "--rate",
-    "ttft_ms": "--ttft",
-    "tokens_per_second": "--tps",
-    "e2e_ms": "--e2e",
-    "input_tokens": "--input-tokens",
-    "output_tokens": "--output-tokens",
-    "concurrency": "--concurrency",
-    "device_groups": "--devices",
-}
 _PLATFORM_PLANS = 20  # as many as a simulation of the platform keeps
-_EXAMPLE = "foundry simulate --model meta-llama/Llama-3.1-8B --devices h100_sxm:1x8 --concurrency 32 --ttft 500"
 
 
 class PurchaseName(StrEnum):
@@ -80,6 +67,14 @@ def simulate(
     quantised: Annotated[bool, typer.Option("--quantised", help="Also consider quantised weights.")] = False,
     shared: Annotated[bool, typer.Option("--shared", help="Slices of devices (HAMi) instead of whole ones.")] = False,
     mixed: Annotated[bool, typer.Option("--mixed", help="Also fleets that span several device groups.")] = False,
+    replicas: Annotated[int | None, typer.Option(min=1, help="Exactly so many; default: as few as needed.")] = None,
+    max_model_len: Annotated[int | None, typer.Option(min=1, help="Longest request to admit, in tokens.")] = None,
+    lora: Annotated[int, typer.Option(min=0, help="LoRA adapters that are held at once.")] = 0,
+    lora_rank: Annotated[int, typer.Option(min=1, help="Their rank.")] = 16,
+    block: Annotated[
+        list[str] | None,
+        typer.Option(help="A configuration to leave out, such as engine=vllm,device=l40s,tp=4,reason=TEXT; repeat."),
+    ] = None,
     expected: Annotated[
         bool, typer.Option("--expected", help="Judge by expected values, not cautious bounds.")
     ] = False,
@@ -113,36 +108,32 @@ def simulate(
         "confidence": "expected" if expected else "upper",
         "method": method.value,
         "max_plans": top,
+        "replicas": replicas,
+        "max_model_len": max_model_len,
+        "lora": {"adapters": lora, "rank": lora_rank} if lora else None,
+        "blocked": blocked_configurations(block or []),
         **({"engines": engine} if engine else {}),
     }
     if cluster:
         _refuse_offline_only(devices, mixed, top, calibration)
         return _on_platform(model, cluster, project, {**shape, **options}, as_json)
-    _refuse_unknown(engine or [])
+    refuse_unknown(engine or [])
     if calibration:
         options["calibration"] = [asdict(point) for point in read_calibration(calibration).points]
-    request = _request({"model": _model(model), "device_groups": _groups(devices or []), **shape, **options})
+    request = request_of({"model": model_of(model), "device_groups": device_groups(devices or []), **shape, **options})
     _offline(request, as_json)
 
 
 def _refuse_offline_only(devices: list[str] | None, mixed: bool, top: int, calibration: Path | None) -> None:
     """``CliError`` for what the platform's simulations do not know, instead of an answer to another question."""
     if devices:
-        raise CliError("Give either --devices or --cluster: a cluster brings its own devices.", _EXAMPLE)
+        raise CliError("Give either --devices or --cluster: a cluster brings its own devices.", EXAMPLE)
     if mixed:
-        raise CliError("--mixed works with --devices only: the platform deploys on one device group.", _EXAMPLE)
+        raise CliError("--mixed works with --devices only: the platform deploys on one device group.", EXAMPLE)
     if calibration:
-        raise CliError("--calibration works with --devices only: a project keeps its own on the platform.", _EXAMPLE)
+        raise CliError("--calibration works with --devices only: a project keeps its own on the platform.", EXAMPLE)
     if top > _PLATFORM_PLANS:
         raise CliError(f"--top is at most {_PLATFORM_PLANS} with --cluster.", f"--top {_PLATFORM_PLANS}")
-
-
-def _refuse_unknown(engines: list[str]) -> None:
-    from foundry_sim.search.launch import ENGINES
-
-    for name in engines:
-        if name not in ENGINES:
-            raise CliError(f"Engine {name[:60]!r} is unknown; known are {', '.join(ENGINES)}.", _EXAMPLE)
 
 
 def _shape(workload: str | None, asked: dict[str, Any], levels: dict[str, Any]) -> dict[str, Any]:
@@ -167,86 +158,6 @@ def _shape(workload: str | None, asked: dict[str, Any], levels: dict[str, Any]) 
         "workload": {**base, **given},
         "service_levels": {**limits, **{name: value for name, value in levels.items() if value is not None}},
     }
-
-
-def _groups(devices: list[str]) -> list["DeviceGroup"]:
-    """``h100_sxm:2x8@3.50``: device, nodes × devices per node, price in USD; the latter two have defaults. One number
-    alone counts devices, in as few nodes as hold them."""
-    from foundry_sim.search.plans import DeviceGroup
-
-    found: list[DeviceGroup] = []
-    for item in [part.strip() for text in devices for part in text.split(",") if part.strip()]:
-        body, _, price = item.partition("@")
-        name, _, size = body.partition(":")
-        try:
-            known = _device(name)
-            nodes, each = _size(size, known.devices_per_node)
-            found.append(
-                DeviceGroup(
-                    name=_unused(name, found),
-                    device=known.name,
-                    nodes=nodes,
-                    devices_per_node=each,
-                    price_nanos_per_hour=round(float(price) * 1e9) if price else None,
-                )
-            )
-        except (ValueError, OverflowError):
-            raise CliError(f"'{item[:60]}' is not DEVICE[:COUNT or :NODESxDEVICES][@USD].", _EXAMPLE) from None
-    if not found:
-        raise CliError("Say on what to run: --devices, or --cluster for a registered one.", _EXAMPLE)
-    return found
-
-
-def _device(name: str) -> "Device":
-    from foundry_sim.facts.devices import find, names
-
-    known = find(name)
-    if known is None:
-        raise CliError(f"Device {name[:60]!r} is unknown; known are {', '.join(names())}.", _EXAMPLE)
-    return known
-
-
-def _size(text: str, each: int) -> tuple[int, int]:
-    nodes, cross, per_node = text.lower().partition("x")
-    if cross or not nodes:
-        return int(nodes or 1), int(per_node or each)
-    count = int(nodes)
-    widest = max((n for n in range(1, each + 1) if count % n == 0), default=1)
-    return count // widest, widest
-
-
-def _unused(name: str, found: list["DeviceGroup"]) -> str:
-    taken = {group.name for group in found}
-    return name if name not in taken else f"{name}-{len(found) + 1}"
-
-
-def _model(model: str) -> str | dict[str, Any]:
-    """A name stays a name; a file is read here, so that the request is complete in itself."""
-    path = Path(model)
-    try:
-        path = path / "config.json" if path.is_dir() else path
-        if path.suffix != ".json" or not path.is_file():
-            return model
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        raise CliError(f"{model[:200]} is not a readable config.json.") from None
-    if not isinstance(value, dict):
-        raise CliError(f"{model[:200]} does not hold a JSON object.")
-    value.setdefault("_name_or_path", path.parent.name or path.stem)
-    return value
-
-
-def _request(fields: dict[str, Any]) -> "SimulationRequest":
-    from foundry_sim.search.plans import SimulationRequest
-    from pydantic import ValidationError
-
-    try:
-        return SimulationRequest(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][-1]) if first["loc"] else "request"
-        where = _OPTIONS.get(field, field.replace("_", " "))
-        raise CliError(f"{where}: {first['msg'].removeprefix('Value error, ')}.", "foundry simulate --help") from None
 
 
 def _offline(request: "SimulationRequest", as_json: bool) -> None:

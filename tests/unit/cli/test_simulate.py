@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from foundry_cli.errors import CliError
 from foundry_cli.main import app
 from typer.testing import CliRunner, Result
 
@@ -77,8 +79,6 @@ def test_embedding_models_show_latency_not_tokens() -> None:
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], words: str) -> None:
-    from foundry_cli.errors import CliError
-
     shown = run("simulate", *arguments)
     assert isinstance(shown.exception, CliError)
     assert words in shown.exception.message
@@ -108,3 +108,49 @@ def test_the_launch_command_can_be_copied() -> None:
     block = shown.split("Launch\n")[1].split("\n\n")[0]
     command = json.loads(run(*BASE, "--engine", "vllm", "--json").output)["plans"][0]["launch_command"]
     assert shlex.split(block.replace("\\\n", " ")) == shlex.split(command)
+
+
+def plan_of(*arguments: str) -> Any:
+    return json.loads(run(*BASE, "--json", *arguments).output)["plans"][0]
+
+
+def test_adapters_need_memory() -> None:
+    plain, adapted = plan_of(), plan_of("--lora", "20", "--lora-rank", "64")
+    assert plain["memory"]["lora_bytes"] == 0 < adapted["memory"]["lora_bytes"]
+
+
+def test_replicas_and_the_longest_request_are_taken_as_given() -> None:
+    plan = plan_of("--replicas", "3", "--max-model-len", "9000")
+    assert plan["replicas"] == 3 and plan["limits"]["max_model_len"] == 9000
+
+
+def test_what_is_blocked_is_not_proposed() -> None:
+    first = plan_of()
+    assert plan_of("--block", f"engine={first['engine']},reason=crashed, twice")["engine"] != first["engine"]
+    everything = [part for name in ("vllm", "sglang", "trtllm") for part in ("--block", f"engine={name},reason=old")]
+    shown = run(*BASE, *everything)
+    assert shown.exit_code == 1 and "Blocked before: old." in shown.output
+
+
+@pytest.mark.parametrize("text", ["", ",", "engine", "engine=", "tp=two", "speed=1", "reason=only"])
+def test_a_block_that_names_no_configuration_is_one_line(text: str) -> None:
+    shown = run(*BASE, "--block", text)
+    assert isinstance(shown.exception, CliError) and "--block" in str(shown.exception.next_command)
+
+
+def test_layouts_of_nodes_show_what_fits_and_why_not() -> None:
+    shown = run("sim", "layouts", "--model", "qwen3-32b", "--devices", "h100_sxm:2x8,l40s:1x4")
+    assert shown.exit_code == 0, shown.output
+    assert "l40s, vllm bf16 TP1 PP1 EP1 DP1: weights need" in shown.output
+    assert max(map(len, shown.output.splitlines())) <= 100
+    found = json.loads(run("sim", "layouts", "--model", "qwen3-32b", "--devices", "l40s:1x4", "--json").output)
+    assert {(item["tp"], item["max_replicas"]) for item in found if item["pp"] == 1} == {(1, 4), (2, 2), (4, 1)}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--model", "nope"], ["--model", "qwen3-8b", "--engine", "steam"], ["--model", "qwen3-8b", "--lora", "9" * 6]],
+)
+def test_mistakes_about_layouts_are_one_line(arguments: list[str]) -> None:
+    shown = run("sim", "layouts", "--devices", "l40s", *arguments)
+    assert isinstance(shown.exception, CliError) and "\n" not in shown.exception.message

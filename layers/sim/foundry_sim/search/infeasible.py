@@ -7,10 +7,11 @@ import numpy as np
 
 from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.devices import device
-from foundry_sim.facts.memory import budget
+from foundry_sim.facts.memory import MemoryBudget, budget
 from foundry_sim.facts.parallel import layouts
+from foundry_sim.facts.weights import Layout
 from foundry_sim.search.assemble import plan
-from foundry_sim.search.candidates import Block, blocks, max_model_len
+from foundry_sim.search.candidates import Block, blocked_by, blocks, max_model_len
 from foundry_sim.search.judge import CONSTRAINTS, Judged, cautious, judge
 from foundry_sim.search.plans import (
     DeviceGroup,
@@ -104,7 +105,16 @@ def _down(value: float) -> float:
 
 
 def explain_memory(request: SimulationRequest, architecture: Architecture) -> dict[str, Any]:
-    """The fields of a result when no configuration holds the model and one request."""
+    """The fields of a result when no configuration that is allowed holds the model and one request."""
+    rules = _blocking(request, architecture)
+    if rules:
+        return {
+            "headline": f"Every configuration of {architecture.name} that fits this hardware is blocked",
+            "binding_constraint": "blocked",
+            "explanation": f"Blocked before: {'; '.join(rules)}.",
+            "nearest": None,
+            "hardware": suggestions(request, architecture),
+        }
     reasons = [reason for block in blocks(request, architecture) if (reason := _shortage(request, architecture, block))]
     engines = ", ".join(request.engines)
     why = reasons[0] if reasons else f"none of {engines} runs this model on these devices"
@@ -117,18 +127,32 @@ def explain_memory(request: SimulationRequest, architecture: Architecture) -> di
     }
 
 
+def _blocking(request: SimulationRequest, architecture: Architecture) -> list[str]:
+    """The reasons of the rules that forbid what would fit, each once."""
+    found: dict[str, None] = {}
+    for block in blocks(request, architecture):
+        for layout in layouts(architecture, block.span, block.variant.precision, block.engine):
+            rule = blocked_by(request.blocked, block, layout)
+            if rule and _budget(request, architecture, block, layout).fits:
+                found[rule.reason or "without a reason"] = None
+    return list(found)
+
+
+def _budget(request: SimulationRequest, architecture: Architecture, block: Block, layout: Layout) -> MemoryBudget:
+    return budget(
+        architecture, block.device, block.variant.precision, tp=layout.tp, pp=layout.pp, ep=layout.ep, dp=layout.dp,
+        limits=block.limits, context_tokens=max_model_len(request, architecture),
+    )  # fmt: skip
+
+
 def _shortage(request: SimulationRequest, architecture: Architecture, block: Block) -> str:
     """Why even the widest layout of this block does not fit."""
     found = layouts(architecture, block.span, block.variant.precision, block.engine)
     if not found:
         return f"{architecture.name} cannot be split over {block.group.name}'s devices"
     widest = max(found, key=lambda layout: layout.devices)
-    answer = budget(
-        architecture, block.device, block.variant.precision, tp=widest.tp, pp=widest.pp, ep=widest.ep, dp=widest.dp,
-        limits=block.limits, context_tokens=max_model_len(request, architecture),
-    )  # fmt: skip
-    why = answer.reason or "every layout is blocked"
-    return f"on {block.group.name} with {widest.devices} devices, {why}"
+    answer = _budget(request, architecture, block, widest)
+    return f"on {block.group.name} with {widest.devices} devices, {answer.reason}"
 
 
 def suggestions(request: SimulationRequest, architecture: Architecture) -> list[HardwareSuggestion]:
