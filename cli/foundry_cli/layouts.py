@@ -34,7 +34,8 @@ def layouts(
     try:
         request = request_of({
             "model": model_of(model), "device_groups": device_groups(devices), "engines": engine or ["vllm"],
-            "workload": _WORKLOAD, "max_model_len": max_model_len, "quantisation": "allowed" if quantised else "as_shipped",
+            "workload": _WORKLOAD, "max_model_len": max_model_len,
+            "quantisation": "allowed" if quantised else "as_shipped",
             "lora": {"adapters": lora, "rank": lora_rank} if lora else None,
         })  # fmt: skip
         found = node_configurations(request)
