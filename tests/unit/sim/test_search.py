@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from foundry_sim.facts.devices import device
 from foundry_sim.facts.parallel import Span, layouts, replicas_that_fit, tp_divides
 from foundry_sim.facts.precision import Precision
 from foundry_sim.facts.workloads import CLASSES
+from foundry_sim.search.candidates import blocks, candidates
+from foundry_sim.search.capacity import options
 from foundry_sim.search.fleet import Slot, fleet_problem
 from foundry_sim.search.genetic import enumerate_all, evolve
 from foundry_sim.search.judge import cautious
@@ -293,8 +296,6 @@ def test_fleets_carry_what_no_group_can() -> None:
 
 
 def test_real_fleets_match_the_exact_optimum() -> None:
-    from foundry_sim.search.capacity import options
-
     request = ask(workload=Workload(input_tokens=1024, output_tokens=256, concurrency=1000))
     found = options(request, resolve(request.model))
     slots = [Slot(tuple(kept[:4]), 5) for kept in found.values() if kept]
@@ -303,6 +304,30 @@ def test_real_fleets_match_the_exact_optimum() -> None:
     exact, genetic = enumerate_all(problem), evolve(problem, seed=5)
     assert genetic.feasible == exact.feasible
     assert genetic.scores.objectives[:, 0].min() <= exact.scores.objectives[:, 0].min() * 1.01
+
+
+def test_a_chunk_beyond_the_prompt_is_not_tried_as_it_gains_nothing() -> None:
+    request = ask(device_groups=[H100], engines=["vllm"])
+    architecture = resolve(request.model)
+    block = next(blocks(request, architecture))
+    tried = {option.block.limits.chunk_tokens for option in options(request, architecture)["h100"]}
+    assert tried == {2048}
+    rows = [
+        candidates(request, architecture, replace(block, limits=replace(block.limits, chunk_tokens=chunk)))
+        for chunk in (2048, 8192, 16384)
+    ]
+    fits, *larger = [row for row in rows if row]
+    for row in larger:
+        for name in ("ttft_ms", "tpot_ms"):
+            best, other = (getattr(r.predicted.outcome, name).mean for r in (fits, row))
+            assert (best <= other * (1 + 1e-9)).all()
+        assert all(a.free_kv_bytes >= b.free_kv_bytes for a, b in zip(fits.budgets, row.budgets, strict=True))
+
+
+def test_a_chunk_below_the_prompt_is_tried() -> None:
+    request = ask(device_groups=[H100], workload=Workload(input_tokens=4000, output_tokens=100, concurrency=64))
+    found = options(request, resolve(request.model))["h100"]
+    assert {option.block.limits.chunk_tokens for option in found} == {2048, 8192}
 
 
 def test_node_configurations_list_what_is_valid() -> None:
@@ -367,7 +392,6 @@ def test_prefill_and_decode_apart() -> None:
 def test_splitting_conserves_users() -> None:
     """Little's law: requests in the system are the users."""
     import numpy as np
-    from foundry_sim.search.candidates import blocks
     from foundry_sim.search.disaggregated import stagewise, steady
 
     request = ask(device_groups=[H100], workload=Workload(input_tokens=2048, output_tokens=256, concurrency=96))

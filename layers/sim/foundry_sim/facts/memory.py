@@ -98,14 +98,34 @@ def budget(
     limits = limits or EngineLimits()
     layout = Layout(tp, pp, ep, dp)
     context = context_tokens or limits.max_model_len or architecture.max_position
-    tightest: MemoryBudget | None = None
-    for stage in stages(architecture, precision, layout):
-        found = _stage_budget(architecture, device, layout, limits, stage, context, prompt_tokens)
-        if tightest is None or _room(found) < _room(tightest):
-            tightest = found
-    if tightest is None:
-        raise ConfigurationError("a replica needs at least one stage")
-    return tightest
+    kept = _kept(architecture, device, layout, limits)
+    # Most stages are alike; of equally tight ones the first is told.
+    distinct = dict.fromkeys(stages(architecture, precision, layout))
+    return min((_stage_budget(kept, layout, limits, stage, context, prompt_tokens) for stage in distinct), key=_room)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Bytes of a device that are the same in every stage."""
+
+    memory: int
+    usable: int
+    speculation: int
+    adapters: int
+    workspace: int
+    reserve: int
+
+
+def _kept(architecture: Architecture, device: Device, layout: Layout, limits: EngineLimits) -> _Kept:
+    memory = int(device.memory_bytes * limits.device_share)
+    return _Kept(
+        memory,
+        int(memory * limits.memory_utilization),
+        _speculation_bytes(architecture, layout, limits),
+        lora_bytes(architecture, layout, limits.lora_adapters, limits.lora_rank),
+        activation_bytes(architecture, layout, limits),
+        reserve_bytes(architecture, device, layout, limits),
+    )
 
 
 def _room(found: MemoryBudget) -> float:
@@ -113,33 +133,22 @@ def _room(found: MemoryBudget) -> float:
 
 
 def _stage_budget(
-    architecture: Architecture,
-    device: Device,
-    layout: Layout,
-    limits: EngineLimits,
-    stage: Stage,
-    context: int,
-    prompt_tokens: int,
+    kept: _Kept, layout: Layout, limits: EngineLimits, stage: Stage, context: int, prompt_tokens: int
 ) -> MemoryBudget:
-    memory = int(device.memory_bytes * limits.device_share)
-    usable = int(memory * limits.memory_utilization)
-    weight = stage.weight_bytes + _speculation_bytes(architecture, layout, limits)
-    adapters = lora_bytes(architecture, layout, limits.lora_adapters, limits.lora_rank)
-    workspace = activation_bytes(architecture, layout, limits)
-    reserve = reserve_bytes(architecture, device, layout, limits)
-    free = usable - weight - adapters - workspace - reserve
+    weight = stage.weight_bytes + kept.speculation
+    free = kept.usable - weight - kept.adapters - kept.workspace - kept.reserve
     sequence = stage.sequence_bytes(context, prompt_tokens)
     held = max(0, free) // sequence if sequence else limits.max_num_seqs
     concurrency = min(held, limits.max_num_seqs) * layout.dp if free > 0 else 0
     per_token = stage.kv_bytes_per_token
     tokens = max(0, free) // per_token if per_token else 0
     return MemoryBudget(
-        memory_bytes=memory,
-        usable_bytes=usable,
+        memory_bytes=kept.memory,
+        usable_bytes=kept.usable,
         weight_bytes=weight,
-        lora_bytes=adapters,
-        activation_bytes=workspace,
-        reserve_bytes=reserve,
+        lora_bytes=kept.adapters,
+        activation_bytes=kept.workspace,
+        reserve_bytes=kept.reserve,
         free_kv_bytes=max(0, free),
         kv_bytes_per_token=per_token,
         kv_bytes_per_sequence=sequence,
@@ -148,7 +157,7 @@ def _stage_budget(
         context_tokens=context,
         max_concurrency=concurrency,
         fits=concurrency > 0,
-        reason="" if concurrency > 0 else _shortfall(free, weight, usable, sequence, context),
+        reason="" if concurrency > 0 else _shortfall(free, weight, kept.usable, sequence, context),
     )
 
 

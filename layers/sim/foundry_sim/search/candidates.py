@@ -119,9 +119,11 @@ def _limits(request: SimulationRequest, engine: str, variant: Variant) -> Engine
     )
 
 
-def candidates(request: SimulationRequest, architecture: Architecture, block: Block) -> Candidates | None:
-    """The block's rows with predictions; None when nothing fits in memory or everything is blocked."""
-    kept, budgets = fitting(request, architecture, block)
+def candidates(
+    request: SimulationRequest, architecture: Architecture, block: Block, only: Layout | None = None
+) -> Candidates | None:
+    """The rows of all the block's layouts, or of one, with predictions; None when nothing fits or all is blocked."""
+    kept, budgets = fitting(request, architecture, block, only)
     if not kept:
         return None
     counts = [_replica_counts(request, block, layout) for layout in kept]
@@ -135,12 +137,12 @@ def candidates(request: SimulationRequest, architecture: Architecture, block: Bl
 
 
 def fitting(
-    request: SimulationRequest, architecture: Architecture, block: Block
+    request: SimulationRequest, architecture: Architecture, block: Block, only: Layout | None = None
 ) -> tuple[list[Layout], list[MemoryBudget]]:
-    """The block's layouts that fit in memory and are not blocked, each with its budget."""
+    """The block's layouts, or the one, that fit in memory and are not blocked, each with its budget."""
     longest = max_model_len(request, architecture)
     found = ((layout, memory_of(request, architecture, block, layout, longest))
-             for layout in _layouts(request, architecture, block))  # fmt: skip
+             for layout in _layouts(request, architecture, block) if only in (None, layout))  # fmt: skip
     pairs = [(layout, budget) for layout, budget in found if budget is not None]
     return [layout for layout, _ in pairs], [budget for _, budget in pairs]
 

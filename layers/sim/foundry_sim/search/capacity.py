@@ -39,8 +39,16 @@ def options(request: SimulationRequest, architecture: Architecture) -> dict[str,
 
 def _tuned(request: SimulationRequest, architecture: Architecture) -> Iterator[Block]:
     for block in blocks(request, architecture):
-        for chunk in _CHUNKS:
+        for chunk in _chunks(request, architecture):
             yield replace(block, limits=replace(block.limits, chunk_tokens=chunk))
+
+
+def _chunks(request: SimulationRequest, architecture: Architecture) -> tuple[int, ...]:
+    """A prompt that fits in one chunk gains nothing from a larger one, which takes memory from the cache."""
+    if architecture.task != "generate":
+        return _CHUNKS
+    smaller = sum(chunk < request.workload.input_tokens for chunk in _CHUNKS)
+    return _CHUNKS[: smaller + 1]
 
 
 def _carrying(request: SimulationRequest, architecture: Architecture, block: Block) -> list[Option]:

@@ -19,7 +19,7 @@ from foundry_sim.physics.step import Setup, StepModel
 from foundry_sim.predict import ArrayPrediction
 from foundry_sim.search.assemble import plan
 from foundry_sim.search.candidates import Block, Candidates, Floats, blocks, cache_tokens, fitting
-from foundry_sim.search.genetic import Genomes, Problem, Scores, enumerate_all, evolve
+from foundry_sim.search.genetic import Genomes
 from foundry_sim.search.judge import bound, excess, judge
 from foundry_sim.search.plans import Fleet, FleetPart, SimulationRequest
 
@@ -75,16 +75,23 @@ def _best(request: SimulationRequest, architecture: Architecture, block: Block) 
     tables = stagewise(request, architecture, block)
     if tables is None:
         return None
+    genomes = _within(tables)
+    state = steady(request, tables, genomes)
+    feasible = np.flatnonzero(state.excess <= 0.0)
+    if not len(feasible):
+        return None
+    cheapest = np.lexsort((state.e2e_s[feasible], state.devices[feasible]))[0]
+    return _fleet(request, architecture, tables, genomes[feasible[cheapest]])
+
+
+def _within(tables: Stagewise) -> Genomes:
+    """Every genome that the group has devices for."""
     count, most = len(tables.layouts), int(min(_REPLICAS, tables.most.max()))
-
-    def evaluate(genomes: Genomes) -> Scores:
-        state = steady(request, tables, genomes)
-        cost = state.devices * float(block.price_nanos_per_hour)
-        return Scores(np.stack([cost, state.e2e_s], axis=1), state.excess)
-
-    problem = Problem((count, most, count, most), evaluate)
-    answer = enumerate_all(problem) if count * count * most * most <= 50_000 else evolve(problem, seed=request.seed)
-    return _fleet(request, architecture, tables, answer.best()) if answer.feasible else None
+    prompts, servers, tokens, sinks = np.indices((count, most, count, most)).reshape(4, -1)
+    devices = tables.devices[prompts] * (servers + 1) + tables.devices[tokens] * (sinks + 1)
+    placed = (servers < tables.most[prompts]) & (sinks < tables.most[tokens])
+    keep = placed & (devices <= float(tables.block.group.devices))
+    return np.stack([prompts, servers, tokens, sinks], axis=1)[keep]
 
 
 def stagewise(request: SimulationRequest, architecture: Architecture, block: Block) -> Stagewise | None:
@@ -137,27 +144,18 @@ def steady(request: SimulationRequest, tables: Stagewise, genomes: Genomes) -> S
             rate = 0.8 * rate + 0.2 * work.concurrency / (ttft + tail * token)
     e2e = ttft + tail * token
     devices = tables.devices[prompts] * servers + tables.devices[tokens] * sinks
-    broken = (
-        np.maximum(0.0, rate * prompt_s / servers / _BUSY_MAX - 1.0)
-        + np.maximum(0.0, rate * tail * token / sinks / np.minimum(room, _BATCHES[-1]) - 1.0)
-        + np.maximum(0.0, devices / request_devices(tables) - 1.0)
-        + np.maximum(0.0, servers - tables.most[prompts])
-        + np.maximum(0.0, sinks - tables.most[tokens])
-    )
-    return State(ttft, token, e2e, rate, devices, broken + _late(request, ttft, token, e2e))
+    busy = np.maximum(0.0, rate * prompt_s / servers / _BUSY_MAX - 1.0)
+    full = np.maximum(0.0, rate * tail * token / sinks / np.minimum(room, _BATCHES[-1]) - 1.0)
+    return State(ttft, token, e2e, rate, devices, busy + full + _late(request, ttft, token, e2e))
 
 
-def request_devices(tables: Stagewise) -> float:
-    return float(tables.block.group.devices)
-
-
-def _token_s(tables: Stagewise, layouts: np.ndarray, batch: Floats) -> Floats:
+def _token_s(tables: Stagewise, layouts: Genomes, batch: Floats) -> Floats:
     """Token time at any batch, between the tabulated ones."""
-    found = np.empty(len(batch))
-    for layout in range(len(tables.layouts)):
-        rows = layouts == layout
-        found[rows] = np.interp(batch[rows], _BATCHES, tables.token_s[layout])
-    return found
+    inside = np.maximum(batch, _BATCHES[0])
+    place = np.minimum(np.searchsorted(_BATCHES, inside, side="right"), len(_BATCHES) - 1) - 1
+    below, above = tables.token_s[layouts, place], tables.token_s[layouts, place + 1]
+    share = (inside - _BATCHES[place]) / (_BATCHES[place + 1] - _BATCHES[place])
+    return np.asarray(below + share * (above - below))
 
 
 def _late(request: SimulationRequest, ttft_s: Floats, token_s: Floats, e2e_s: Floats) -> Floats:

@@ -135,11 +135,7 @@ def _part(
     own = request.model_copy(
         update={"workload": work.model_copy(update=update), "replicas": replicas, "mode": "dedicated"}
     )
-    rows = candidates(own, architecture, option.block)
+    rows = candidates(own, architecture, option.block, option.layout)
     if rows is None:
         return None
-    judged = judge(own, rows)
-    for row in range(len(rows)):
-        if rows.layouts[int(rows.layout_index[row])] == option.layout:
-            return FleetPart(plan=plan(own, architecture, rows, judged, row), load=load)
-    return None
+    return FleetPart(plan=plan(own, architecture, rows, judge(own, rows), 0), load=load)
