@@ -81,6 +81,9 @@ def endpoint_policy(
         Path | None,
         typer.Option(help="JSON file with shares for canaries and shadows; they replace those there are."),
     ] = None,
+    fallbacks: Annotated[
+        str | None, typer.Option(help="Endpoints asked when this one has no deployment left: a,b. Empty for none.")
+    ] = None,
     project: Project = None,
 ) -> None:
     """Show what gateways do with an endpoint's requests, or change what is given."""
@@ -90,6 +93,7 @@ def endpoint_policy(
         "routing": routing, "cache_ttl_s": cache, "coalesce_ms": coalesce,
         "guardrails": _entries(guardrails, '{"id": "mail", "kind": "pii"}'),
         "traffic": _entries(traffic, '{"endpoint": "next", "weight": 0.1}'),
+        "fallbacks": None if fallbacks is None else [name for name in fallbacks.split(",") if name],
     }  # fmt: skip
     policy = {field: value for field, value in given.items() if value is not None}
     endpoint = api.patch(path, {"policy": policy}) if policy else api.get(path)

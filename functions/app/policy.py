@@ -91,7 +91,8 @@ class Share(BaseModel, extra="forbid"):
 
 class Policy(BaseModel, extra="forbid"):
     """``cache_ttl_s``: how long answers are kept and repeated, 0 for not at all. ``coalesce_ms``: how long chunks of a
-    stream may wait for each other while a gateway is busy."""
+    stream may wait for each other while a gateway is busy. ``fallbacks``: other endpoints of the project, asked in turn
+    when this one has no deployment left; those that have fallbacks of their own are passed over."""
 
     routing: Routing = "least_outstanding"
     retries: Annotated[int, Field(ge=0, le=10, strict=True)] = 2
@@ -99,6 +100,7 @@ class Policy(BaseModel, extra="forbid"):
     coalesce_ms: CoalesceMs = 0
     guardrails: Annotated[list[Guardrail], Field(max_length=32), AfterValidator(_sound)] = []
     traffic: Annotated[list[Share], Field(max_length=8)] = []
+    fallbacks: Annotated[list[Name], Field(max_length=8)] = []
 
     @property
     def canary_weight(self) -> float:

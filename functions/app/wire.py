@@ -64,6 +64,7 @@ class PolicyEntry(BaseModel):
     retries: int
     cache_ttl_s: int
     coalesce_ms: int
+    fallbacks: list[str]
     guardrails: list[GuardrailEntry]
 
 

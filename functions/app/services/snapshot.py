@@ -97,7 +97,7 @@ def _endpoint(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -
         tier += _shared(endpoint, share, every)
     return EndpointEntry(
         name=endpoint.name, project_ids=[endpoint.project_id], tiers=[tier], price=endpoint.price,
-        limits=endpoint.limits, max_output_tokens=endpoint.max_output_tokens, policy=_policy(endpoint),
+        limits=endpoint.limits, max_output_tokens=endpoint.max_output_tokens, policy=_policy(endpoint, every),
     )  # fmt: skip
 
 
@@ -115,7 +115,15 @@ def _shared(endpoint: PublishedEndpoint, share: Share, every: Sequence[Published
     return [_backend(b, f"{b.id}/{endpoint.name}{mark}", weight, share.shadow) for b in other.backends]
 
 
-def _policy(endpoint: PublishedEndpoint) -> PolicyEntry:
+def _fallbacks(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -> list[str]:
+    """Only those without fallbacks of their own: none leads in a circle, for which gateways refuse a whole config."""
+    if not endpoint.policy.fallbacks:
+        return []
+    last = {e.name for e in every if e.project_id == endpoint.project_id and not e.policy.fallbacks}
+    return [name for name in dict.fromkeys(endpoint.policy.fallbacks) if name in last]
+
+
+def _policy(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -> PolicyEntry:
     guardrails = [
         GuardrailEntry(
             **guardrail.model_dump(exclude={"credential", "url"}), url=guardrail.scanner_url,
@@ -123,7 +131,8 @@ def _policy(endpoint: PublishedEndpoint) -> PolicyEntry:
         )
         for guardrail in endpoint.policy.guardrails
     ]  # fmt: skip
-    return PolicyEntry(**endpoint.policy.model_dump(exclude={"guardrails", "traffic"}), guardrails=guardrails)
+    usual = endpoint.policy.model_dump(exclude={"guardrails", "traffic", "fallbacks"})
+    return PolicyEntry(**usual, guardrails=guardrails, fallbacks=_fallbacks(endpoint, every))
 
 
 def _limits(config: Config) -> dict[str, Limits]:

@@ -62,7 +62,8 @@ def test_gateways_are_told_where_it_is(project: str, perform: Any, gateway: Call
                     "provider": "openai", "credential_ref": None, "weight": 1.0, "shadow": False}]],
         "price": {"input_nanos_per_token": 150, "output_nanos_per_token": 600, "cached_nanos_per_token": None},
         "limits": nothing, "max_output_tokens": 4096,
-        "policy": {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "guardrails": []},
+        "policy": {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "fallbacks": [],
+                   "guardrails": []},
     }]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def path(call: Call, project: str) -> str:
 
 def test_an_endpoint_has_the_usual_policy(call: Call, path: str) -> None:
     usual = {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "guardrails": [],
-             "traffic": []}  # fmt: skip
+             "traffic": [], "fallbacks": []}  # fmt: skip
     assert call("GET", path).ok()["policy"] == usual
 
 
@@ -77,6 +77,20 @@ def test_a_canary_and_a_shadow_get_their_shares(call: Call, project: str, path: 
     assert [len(tier) for tier in endpoint.tiers] == [1]
 
 
+def test_fallbacks_are_asked_in_turn_and_lead_in_no_circle(call: Call, project: str, path: str, gateway: Call) -> None:
+    for name in ("second", "third", "round"):
+        call("POST", f"/projects/{project}/endpoints", {**MADE, "name": name}).ok(201)
+    other = call("POST", "/projects", {"name": "other"}).ok(201)["id"]
+    call("POST", f"/projects/{other}/endpoints", {**MADE, "name": "theirs"}).ok(201)
+    asked = ["second", "chat", "gone", "theirs", "round", "third", "second"]
+    call("PATCH", path, {"policy": {"fallbacks": asked}}).ok()
+    call("PATCH", f"/projects/{project}/endpoints/round", {"policy": {"fallbacks": ["chat"]}}).ok()
+    endpoints = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode()).endpoints
+    assert [endpoint.name for endpoint in endpoints["chat"].chain] == ["chat", "second", "third"]
+    assert [endpoint.name for endpoint in endpoints["round"].chain] == ["round"]
+    assert call("GET", path).ok()["policy"]["fallbacks"] == asked
+
+
 def test_another_project_s_endpoint_gets_no_share(call: Call, path: str, gateway: Call) -> None:
     other = call("POST", "/projects", {"name": "beta"}).ok(201)["id"]
     call("POST", f"/projects/{other}/endpoints", {**MADE, "name": "theirs"}).ok(201)
@@ -92,7 +106,8 @@ def test_another_project_s_endpoint_gets_no_share(call: Call, path: str, gateway
         ({"cache_ttl_s": -1}, "cache_ttl_s"),
         ({"coalesce_ms": 1001}, "coalesce_ms"),
         ({"routing": "random"}, "routing"),
-        ({"fallbacks": ["x"]}, "fallbacks"),
+        ({"fallbacks": ["../other"]}, "fallbacks"),
+        ({"hold_s": 5}, "hold_s"),
         ({"traffic": [{"endpoint": "next", "weight": 0.1}]}, "routing weighted"),
         ({"traffic": [{"endpoint": "next", "weight": 1.5, "shadow": True}]}, "weight"),
         ({"routing": "weighted", "traffic": [{"endpoint": f"e{n}", "weight": 0.5} for n in (1, 2)]}, "less than all"),

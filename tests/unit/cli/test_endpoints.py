@@ -70,10 +70,10 @@ def test_a_policy_is_shown(asked: list[Any]) -> None:
 def test_only_what_is_given_of_a_policy_changes(asked: list[Any], tmp_path: Path) -> None:
     rules = [{"id": "mail", "kind": "pii", "patterns": ["email"]}]
     (tmp_path / "rules.json").write_text(json.dumps(rules))
-    arguments = ["policy", "chat", "--cache", "0", "--guardrails", str(tmp_path / "rules.json")]
+    arguments = ["policy", "chat", "--cache", "0", "--guardrails", str(tmp_path / "rules.json"), "--fallbacks", "b,c"]
     result = CliRunner().invoke(endpoints_app, arguments)
     assert result.exit_code == 0, result.output
-    policy = {"cache_ttl_s": 0, "guardrails": rules}
+    policy = {"cache_ttl_s": 0, "guardrails": rules, "fallbacks": ["b", "c"]}
     assert asked == [("PATCH", "/projects/prj_1/endpoints/chat", {"policy": policy})]
     assert json.loads(result.output) == policy
 
