@@ -112,10 +112,13 @@ def case(request: PredictionRequest) -> Case:
     """Resolve the names of a request; SimulatorError says which one is unknown."""
     architecture = _architecture(request.model)
     target = device(request.device)
+    engine = engine_name(request.engine)
+    if engine == "trtllm" and target.vendor != "nvidia":
+        raise ConfigurationError(f"trtllm runs on NVIDIA devices only, not on {target.name}; use vllm or sglang")
     tp, dp, ep = undouble(request.tp, request.dp, request.ep, target)
     ep = ep if (tp * dp) % ep == 0 else 1
-    precision = resolve_precision(architecture, target, engine_name(request.engine), request.precision)
-    return Case(request, architecture, target, precision, engine_name(request.engine), tp, request.pp, ep, dp)
+    precision = resolve_precision(architecture, target, engine, request.precision)
+    return Case(request, architecture, target, precision, engine, tp, request.pp, ep, dp)
 
 
 def engine_name(name: str) -> str:

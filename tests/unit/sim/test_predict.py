@@ -92,6 +92,7 @@ def test_every_kind_of_device_and_load_is_covered(name: str, kind: dict[str, Any
         ({"precision": {"weights": "fp99"}}, "fp99"),
         ({"precision": {"colour": "red"}}, "colour"),
         ({"engine": 5}, "engine"),
+        ({"engine": "trtllm", "device": "mi300x"}, "NVIDIA"),
     ],
 )
 def test_a_wrong_field_is_named(changes: dict[str, Any], word: str) -> None:
