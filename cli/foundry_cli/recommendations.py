@@ -34,6 +34,10 @@ def _show(found: list[Json], as_json: bool) -> None:
         return show_json(found)
     columns = ("MODEL", "WORK", "CLUSTER", "$/hour", "PLAN", "DAY")
     show_table(columns, (_row(item, choice) for item in found for choice in item["choices"]), _NONE)
+    for item in found:
+        for choice in item["choices"]:
+            if choice["cost_nanos_per_hour"] is None:
+                console.print(f"{item['model_name']} on {choice['cluster_name']}: {choice['explanation']}", style="dim")
 
 
 def _row(item: Json, choice: Json) -> tuple[str, ...]:
@@ -41,5 +45,5 @@ def _row(item: Json, choice: Json) -> tuple[str, ...]:
     what = f"{plan['devices']} {plan['device']}, {plan['engine']} {plan['precision']['label']}" if plan else ""
     return (
         item["model_name"], item["workload_class"], choice["cluster_name"],
-        "–" if cost is None else format_usd(cost), what or choice["explanation"], item["day"],
+        "–" if cost is None else format_usd(cost), what, item["day"],
     )  # fmt: skip

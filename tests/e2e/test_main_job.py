@@ -24,6 +24,15 @@ def test_the_deployment_is_ready(platform: Any, job: Any, ok: Any) -> None:
     assert deployment["status"] == "ready"
 
 
+def test_recommendations_name_the_cluster(platform: Any, job: Any, ok: Any, eventually: Any) -> None:
+    client = platform.client()
+    run = ok(client.post("/simulator/recommendations"))["run"]
+    assert eventually(lambda: ok(client.get(f"/runs/{run['id']}"))["status"] == "succeeded")
+    found = {item["model_id"]: item for item in ok(client.get("/simulator/recommendations"))["items"]}
+    [choice] = found[job.model["id"]]["choices"]
+    assert choice["plan"]["meets_service_levels"] and choice["cost_nanos_per_hour"] > 0
+
+
 def test_a_chat_is_answered_by_a_twin(platform: Any, job: Any, ok: Any) -> None:
     answer = chat(platform, job)
     assert ok(answer)["usage"]["completion_tokens"] == 16

@@ -24,9 +24,10 @@ def run(*arguments: str) -> Any:
 def test_recommendations_show_cluster_price_plan_and_day(platform: Any) -> None:
     platform.answers["/simulator/recommendations"] = FOUND
     shown = run("recommendations", "list").stdout
-    first, second = [line for line in shown.splitlines() if "llama" in line]
-    assert "east" in first and "3.00" in first and "1 h100_sxm, vllm bf16" in first and "2026-09-21" in first
-    assert "west" in second and "–" in second and "no room" in second
+    first, second = [line for line in shown.splitlines() if "2026-09-21" in line]
+    assert "east" in first and "3.00" in first and "1 h100_sxm, vllm bf16" in first
+    assert "west" in second and "–" in second
+    assert "llama on west: no room" in shown
     assert json.loads(run("recommendations", "list", "--json").stdout) == FOUND
 
 
