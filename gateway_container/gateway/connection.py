@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body_bytes",
+        "_chunked",
         "_clogged",
         "_deaf",
         "_expects",
@@ -97,6 +98,7 @@ class Connection(asyncio.Protocol):
         self._clogged = False  # more answers wait to be written than the client has read
         self._lingers = False
         self._in_body = False
+        self._chunked = False  # so is the body that is coming
         self._expects = False
         self._head_bytes = 0  # of the head that is coming; -1: none is, and there was one before
         self._body_bytes = 0
@@ -145,6 +147,17 @@ class Connection(asyncio.Protocol):
         the last one: such a client would have to be told that the connection stays open."""
         return bool(self._parser.get_http_version() == "1.0")
 
+    def _whole_body(self) -> bytes:
+        self._body_bytes = 0
+        long, self._long_body = self._long_body, None
+        form, self._form = self._form, None
+        rest = b"".join(self._parts) if form is None else form.taken() + b"".join(self._parts)
+        return rest if long is None else bytes(long + rest)
+
+    def _size_of_head(self) -> int:
+        """Of what is known of it so far, at least."""
+        return 1 + sum(map(len, self._urls)) + sum(len(name) + len(value) for name, value in self._named.items())
+
     # --- what jobs call -----------------------------------------------------------------------------------------
 
     def respond(self, problem: Rejected, body: bytes, keep_alive: bool, request_id: str = "") -> None:
@@ -156,6 +169,10 @@ class Connection(asyncio.Protocol):
             b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b%b\r\n%b"
             % (self.hot.status_line(problem.status), len(body), retry, named, close, body)
         )
+
+    def keeps_alive(self) -> bool:
+        """Whether another request may follow the one that is coming."""
+        return bool(self._parser.should_keep_alive()) and not self.hot.draining and not self._http_1_0
 
     def cut(self) -> None:
         """End the connection so that the client notices that the answer is not whole."""

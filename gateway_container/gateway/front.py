@@ -21,6 +21,7 @@ log = logging.getLogger("gateway.front")
 JSON: Final = b"application/json"
 SMALL_BODY_BYTES: Final = 64 << 10  # of a refused request this much is read, so that the connection can be kept
 MANY_PARTS: Final = 256
+MANY_TRAILERS: Final = 64
 LINGER_S: Final = 2.0
 
 
@@ -107,6 +108,13 @@ class Front(Connection):
         self._head_bytes = -1
         self._since_s = self.hot.now_s
 
+    def on_chunk_header(self) -> None:
+        """What follows the last chunk are trailers, no headers (RFC 9110, 6.5.1), though the parser tells them so."""
+        if self._incoming is None and not self._deaf:
+            self._start()
+        self._chunked = True
+        self._named.clear()
+
     def on_message_complete(self) -> None:
         if self._deaf or self._parser.should_upgrade():
             return
@@ -139,17 +147,6 @@ class Front(Connection):
         else:
             self._enqueue(job)
 
-    def _whole_body(self) -> bytes:
-        self._body_bytes = 0
-        long, self._long_body = self._long_body, None
-        form, self._form = self._form, None
-        rest = b"".join(self._parts) if form is None else form.taken() + b"".join(self._parts)
-        return rest if long is None else bytes(long + rest)
-
-    def keeps_alive(self) -> bool:
-        """Whether another request may follow the one that is coming."""
-        return bool(self._parser.should_keep_alive()) and not self.hot.draining and not self._http_1_0
-
     def _part_of_head(self, size: int) -> None:
         """More of the head is to come: mind its size and the time."""
         if self._head_bytes <= 0:
@@ -160,18 +157,13 @@ class Front(Connection):
         if self._head_bytes > self.hot.settings.max_header_bytes:
             self._fail(Rejected("header_too_large"))
 
-    def _size_of_head(self) -> int:
-        """Of what is known of it so far, at least."""
-        return 1 + sum(map(len, self._urls)) + sum(len(name) + len(value) for name, value in self._named.items())
-
     def _part_of_body(self, size: int) -> None:
         """More of the body is to come: check the key before anything is kept, and mind the size."""
-        if self._incoming is None:
-            self._body_bytes = 0
-            self._incoming = self._begin()
-            if self._expects and self._incoming.problem is None and self._may_run():
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         job = self._incoming
+        if job is None:
+            job = self._start()
+            if self._expects and job.problem is None and self._may_run():
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._body_bytes += size
         if job.problem is not None:
             self._parts.clear()
@@ -179,6 +171,8 @@ class Front(Connection):
                 self._last(job)
         elif self._body_bytes > job.max_body_bytes:
             self._refuse_body(job, Rejected("body_too_large"))
+        elif self._chunked and len(self._named) > MANY_TRAILERS:
+            self._refuse_body(job, Rejected("header_too_large"))
         elif self._form is not None:
             self._pass_form(self._form)
         elif len(self._parts) > MANY_PARTS:
@@ -204,6 +198,12 @@ class Front(Connection):
         else:
             job.problem = problem
             self._last(job)
+
+    def _start(self) -> Job:
+        """The body of a request begins."""
+        self._body_bytes, self._chunked = 0, False
+        self._incoming = job = self._begin()
+        return job
 
     def _begin(self) -> Job:
         """The head is complete: find out what is asked, and by whom."""

@@ -166,6 +166,36 @@ async def test_chunked_request_bodies(stack: Any) -> None:
     assert [r.body for e in stack.engines for r in e.requests] == [CHAT]
 
 
+@pytest.mark.parametrize("cut", [0, -len(CHAT) - 90, -30])
+async def test_trailers_are_no_headers(stack: Any, cut: int) -> None:
+    """A proxy in front says who asks, in the head: what a client sends behind its body must not take that place."""
+    await stack.reconfigure(blocking=[{"id": "b", "kind": "user_agent", "value": "bad-agent"}])
+    body = b"%x\r\n%b\r\n0\r\n" % (len(CHAT), CHAT)
+    chunked = b"Connection: close\r\nTransfer-Encoding: chunked\r\n"
+    stranger = HEAD.replace(b"Authorization: Bearer sk-test-1\r\n", chunked)
+    for head, trailer, status in (
+        (stranger, b"Authorization: Bearer sk-test-1\r\n", b"401"),
+        (HEAD + b"User-Agent: bad-agent\r\n" + chunked, b"User-Agent: good\r\n", b"403"),
+        (HEAD + chunked, b"X-Request-Id: theirs\r\nAuthorization: Bearer sk-wrong\r\n", b"200"),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+        data = head + b"\r\n" + body + trailer + b"X-End: 1\r\n\r\n"
+        writer.write(data[:cut])
+        await asyncio.sleep(0.02)
+        writer.write(data[cut:])
+        answer = await asyncio.wait_for(reader.read(-1), 5)
+        assert answer[9:12] == status, (trailer, answer)
+        assert b"theirs" not in answer
+        writer.close()
+
+
+async def test_trailers_are_bounded(stack: Any) -> None:
+    trailers = b"".join(b"T%d: a\r\n" % number for number in range(100_000))
+    head = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+    answer = await stack.raw(head + b"%x\r\n%b\r\n0\r\n" % (len(CHAT), CHAT) + trailers, timeout_s=10)
+    assert answer.startswith(b"HTTP/1.1 431 ") and not any(engine.requests for engine in stack.engines)
+
+
 async def test_pipelined_requests_are_answered_in_order(stack: Any) -> None:
     bodies = [
         json.dumps({"model": "llama" if n % 3 else "nope", "messages": [], "n": n + 1}).encode() for n in range(60)
