@@ -71,7 +71,7 @@ def calibrate(
     known = read_calibration(calibration, missing_is_empty=points is not None)
     try:
         if points:
-            known = known.add(_rows(points))
+            known = known.add(read_rows(points))
         if revert is not None:
             known = known.revert(revert)
     except ConfigurationError as error:
@@ -85,7 +85,8 @@ def calibrate(
         typer.echo(f"version {version}: {len(kept)} points{mark}")
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """JSON objects, one a line; ends the command with a sentence when the file is not that."""
     try:
         found = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
     except OSError as error:
