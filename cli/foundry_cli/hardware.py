@@ -118,7 +118,9 @@ def _blocked(text: str) -> dict[str, Any]:
         numbers = {name: int(value) for name, value in found.items() if name in _NUMBERS}
     except ValueError:
         raise CliError(f"'{text[:60]}': {', '.join(_NUMBERS)} are whole numbers.", _BLOCK) from None
-    return {**found, **numbers, "reason": reason.strip()}
+    refuse_unknown([found["engine"]] if "engine" in found else [])
+    device = {"device": _device(found["device"]).name} if "device" in found else {}
+    return {**found, **numbers, **device, "reason": reason.strip()}
 
 
 def request_of(fields: dict[str, Any]) -> "SimulationRequest":

@@ -1,11 +1,14 @@
 """Configurations that failed: kept for the whole platform with their reason, and left out of what is proposed."""
 
 from foundry_core.clock import now_ms
-from foundry_core.errors import Conflict
+from foundry_core.errors import Conflict, Invalid
 from foundry_core.ids import new_id
+from foundry_sim.facts import devices
+from foundry_sim.search.launch import ENGINES
 from foundry_sim.search.plans import BlockedConfiguration
 
 from functions.sim import store
+from functions.sim.errors import InvalidInput
 from functions.sim.platform_schemas import Blocked, BlockedCreate
 
 MAX_BLOCKED = 200
@@ -15,13 +18,30 @@ remove = store.delete_blocked
 
 
 def add(asked: BlockedCreate, user_id: str) -> Blocked:
-    """Raises ``Conflict`` when there are too many to look at in every search."""
+    """Raises ``Invalid`` for names that would match nothing, ``Conflict`` when there are too many to look at in every
+    search."""
+    asked = asked.model_copy(update={"device": _device(asked.device), "engine": _engine(asked.engine)})
     if len(every()) >= MAX_BLOCKED:
         raise Conflict(f"{MAX_BLOCKED} configurations are blocked already.", code="too_many_blocked",
                        next_action="Take some back: foundry blocked remove ID.")  # fmt: skip
     return store.insert_blocked(
         Blocked(**asked.model_dump(), id=new_id("blk"), created_by=user_id, created_at_ms=now_ms())
     )
+
+
+def _device(name: str | None) -> str | None:
+    """The name that plans use."""
+    known = devices.find(name) if name else None
+    if name and not known:
+        raise Invalid(f"Device {name!r} is unknown.", code="unknown_device",
+                      next_action="GET /devices lists the known ones.")  # fmt: skip
+    return known.name if known else None
+
+
+def _engine(name: str | None) -> str | None:
+    if name and name not in ENGINES:
+        raise InvalidInput(f"Engine {name!r} is unknown; known: {', '.join(ENGINES)}.")
+    return name or None
 
 
 def rules(model: str) -> list[BlockedConfiguration]:

@@ -18,7 +18,7 @@ class BlockedCreate(BlockedConfiguration):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if all(getattr(self, name) is None for name in _FIELDS):
+        if not any(getattr(self, name) for name in _FIELDS):
             raise ValueError(f"give at least one of {', '.join(_FIELDS)}: empty fields match everything")
         return self
 

@@ -118,7 +118,26 @@ def engines(call: Call, drive: Drive, body: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "asked", [{"reason": "x"}, {"engine": "vllm"}, {"engine": "vllm", "reason": ""}, {"tp": 2, "reason": "x", "a": 1}]
+    ("asked", "code"), [({"device": "abacus"}, "unknown_device"), ({"engine": "steam"}, "simulation_invalid")]
+)
+def test_a_name_that_matches_nothing_is_refused(call: Call, asked: dict[str, Any], code: str) -> None:
+    call("POST", BLOCKED, {**asked, "reason": "x"}).problem(422, code)
+
+
+def test_a_device_is_kept_under_the_name_that_plans_use(call: Call) -> None:
+    assert call("POST", BLOCKED, {"device": "H100-SXM", "reason": "x"}).ok(201)["device"] == "h100_sxm"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"reason": "x"},
+        {"tp": 0, "reason": "x"},
+        {"engine": "", "reason": "x"},
+        {"engine": "vllm"},
+        {"engine": "vllm", "reason": ""},
+        {"tp": 2, "reason": "x", "a": 1},
+    ],
 )
 def test_a_block_says_what_and_why(call: Call, asked: dict[str, Any]) -> None:
     call("POST", BLOCKED, asked).problem(422, "invalid_request")

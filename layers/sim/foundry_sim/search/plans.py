@@ -63,9 +63,9 @@ class BlockedConfiguration(_Strict):
     engine: str | None = Field(None, max_length=120)
     device: str | None = Field(None, max_length=120)
     weights: str | None = Field(None, max_length=120)
-    tp: int | None = None
-    pp: int | None = None
-    ep: int | None = None
+    tp: int | None = Field(None, ge=1, le=512)
+    pp: int | None = Field(None, ge=1, le=512)
+    ep: int | None = Field(None, ge=1, le=512)
     reason: str = Field("", max_length=500)
 
 
