@@ -12,7 +12,7 @@ class HeaderNames:
     """The names as this client spells them; None where it does not send the header."""
 
     __slots__ = ("api_key", "authorization", "content_length", "content_type", "expect", "forwarded", "forwarded_for",
-                 "request_id", "staged", "traceparent", "user_agent")  # fmt: skip
+                 "forwarded_twice", "request_id", "staged", "traceparent", "user_agent")  # fmt: skip
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         spelt = {name.lower(): name for name in names}
@@ -22,6 +22,7 @@ class HeaderNames:
         self.content_type = spelt.get(b"content-type")
         self.request_id = spelt.get(b"x-request-id")
         self.forwarded_for = spelt.get(b"x-forwarded-for")
+        self.forwarded_twice = [name.lower() for name in names].count(b"x-forwarded-for") > 1
         self.user_agent = spelt.get(b"user-agent")
         self.traceparent = spelt.get(b"traceparent")
         self.expect = spelt.get(b"expect")

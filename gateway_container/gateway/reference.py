@@ -21,11 +21,15 @@ from gateway.side import Side
 class InferenceRoute:
     """ASGI endpoint of every inference path."""
 
-    def __init__(self, gateway: Gateway, client: httpx.AsyncClient) -> None:
+    def __init__(self, gateway: Gateway, client: httpx.AsyncClient, side: Side) -> None:
         self.gateway = gateway
         self.client = client
+        self.side = side
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await self.side(scope, receive, send)
+            return
         await Inference(self.gateway, self.client, scope, receive, send).run()
 
 
@@ -45,8 +49,9 @@ def create_app(settings: Settings, upstream: httpx.AsyncBaseTransport | None = N
             await client.aclose()
             await gateway.stop()
 
-    inference = InferenceRoute(gateway, client)
-    routes = [Route(path, inference, methods=["POST"]) for path in sorted(INFERENCE_PATHS)]
-    app = Starlette(routes=[*routes, Mount("/", Side(gateway))], lifespan=lifespan)
+    side = Side(gateway)
+    inference = InferenceRoute(gateway, client, side)
+    routes = [Route(path, inference) for path in sorted(INFERENCE_PATHS)]
+    app = Starlette(routes=[*routes, Mount("/", side)], lifespan=lifespan)
     app.state.gateway = gateway
     return app

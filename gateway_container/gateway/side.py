@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.clock import now_ms
 from gateway.core.authorise import authorise, find_endpoint, visible_models
+from gateway.core.call import INFERENCE_PATHS
 from gateway.core.headers import client_ip, token_of
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Key
@@ -35,7 +36,7 @@ class Side:
                 Route("/v1/models", self.models),
                 Route("/v1/models/{name:path}", self.model),
             ],
-            exception_handlers={Rejected: _refused, 404: _not_found},
+            exception_handlers={Rejected: _refused, 404: _not_found, 405: _not_allowed},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,13 +76,13 @@ class Side:
 
     def _check(self, request: Request) -> None:
         """Raises Rejected."""
-        snapshot, headers = self.gateway.policy.snapshot, request.headers
+        snapshot, named = self.gateway.policy.snapshot, dict(request.scope["headers"])
         peer = request.client.host if request.client else ""
-        forwarded = headers.get("x-forwarded-for", "").encode("latin-1")
-        address = client_ip(peer, forwarded, self.gateway.trusted_proxies)
+        address = client_ip(peer, named.get(b"x-forwarded-for", b""), self.gateway.trusted_proxies)
         if snapshot is not None:
-            self.gateway.policy.blocking.refuse(snapshot, address, headers.get("user-agent", ""), now_ms())
-        token = token_of(dict(request.scope["headers"]))
+            agent = named.get(b"user-agent", b"").decode("latin-1")
+            self.gateway.policy.blocking.refuse(snapshot, address, agent, now_ms())
+        token = token_of(named)
         if request.scope["path"] != METRICS:
             request.state.key = self._key(token, address)
         elif not hmac.compare_digest(token, self.gateway.settings.gateway_token.encode()):
@@ -104,7 +105,12 @@ async def _refused(request: Request, problem: Exception) -> Response:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    return refusal(Rejected("not_found"), request.url.path)
+    path = request.url.path
+    return refusal(Rejected("method_not_allowed" if path in INFERENCE_PATHS else "not_found"), path)
+
+
+async def _not_allowed(request: Request, error: Exception) -> Response:
+    return refusal(Rejected("method_not_allowed"), request.url.path)
 
 
 def _model(name: str) -> dict[str, object]:

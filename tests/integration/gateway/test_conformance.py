@@ -115,12 +115,29 @@ async def test_without_a_good_key_nothing_passes(stack: Any, headers: dict[str, 
         ("TRACE", "/nope"),
         ("PROPFIND", "/v1/models"),
         ("POST", "/v1/files"),
+        ("GET", "/v1/chat/completions"),
+        ("DELETE", "/v1/messages/x"),
     ):
         response = await stack.client.request(method, path, headers=headers, content=b"{}")
         assert response.status_code == status, path
         assert response.json()["error"]["code"] == code
     assert not stack.engines[0].requests and not stack.engines[1].requests
     assert (await stack.client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("PUT", "/v1/audio/speech", 405, "method_not_allowed"),
+        ("POST", "/health", 405, "method_not_allowed"),
+        ("POST", "/v1/models", 405, "method_not_allowed"),
+        ("POST", "/v1/files", 404, "not_found"),
+    ],
+)
+async def test_what_has_no_route_is_a_problem(stack: Any, method: str, path: str, status: int, code: str) -> None:
+    response = await stack.client.request(method, path, headers=stack.headers())
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from hashlib import sha256
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -187,6 +188,20 @@ async def test_trailers_are_no_headers(stack: Any, cut: int) -> None:
         assert answer[9:12] == status, (trailer, answer)
         assert b"theirs" not in answer
         writer.close()
+
+
+@pytest.mark.parametrize("line", [b"POST /v1/chat/completions", b"GET /v1/models"])
+async def test_the_proxys_word_about_who_asks_is_the_last(stack: Any, line: bytes) -> None:
+    """A client writes the header first; a proxy adds a line of its own."""
+    stack.gateway.trusted_proxies = (ip_network("127.0.0.0/8"),)
+    stack.config["keys"][0]["cidrs"] = ["203.0.113.0/24"]
+    await stack.reconfigure()
+    mine, real = b"X-Forwarded-For: 203.0.113.9\r\n", b"X-Forwarded-For: 198.51.100.1\r\n"
+    odd = mine.replace(b"X", b"x", 1)
+    for lines, status in ((real + mine, b"200"), (mine + real, b"403"), (mine + odd + real, b"400")):
+        head = HEAD.replace(b"POST /v1/chat/completions", line) + lines + b"Connection: close\r\n"
+        answer = await stack.raw(head + b"Content-Length: %d\r\n\r\n%b" % (len(CHAT), CHAT), timeout_s=10)
+        assert answer[9:12] == status, (lines, answer)
 
 
 async def test_trailers_are_bounded(stack: Any) -> None:
