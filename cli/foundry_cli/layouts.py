@@ -44,6 +44,9 @@ def layouts(
     if as_json:
         return show_json([item.model_dump(mode="json") for item in found])
     show_table(_COLUMNS, (_row(item) for item in found), "No layout divides the model on these nodes.")
+    if found and found[0].fits:
+        console.print(f"\nLaunch and benchmark the first\n{found[0].launch_command}\n{found[0].benchmark_command}\n",
+                      soft_wrap=True)  # fmt: skip
     for item in found:
         if not item.fits:
             console.print(

@@ -339,6 +339,14 @@ def test_node_configurations_list_what_is_valid() -> None:
     assert by_layout[(4, 1)].max_replicas == 4
     assert by_layout[(8, 2)].max_replicas == 1
     assert (3, 1) not in by_layout
+    assert "--tensor-parallel-size 4" in by_layout[(4, 1)].launch_command
+    assert "--max-concurrency 64 " in by_layout[(8, 1)].benchmark_command and not by_layout[(1, 1)].benchmark_command
+
+
+def test_models_that_return_vectors_have_no_token_benchmark() -> None:
+    one = DeviceGroup(name="l4", device="l4", nodes=1, devices_per_node=1)
+    [found] = node_configurations(ask(model="BAAI/bge-m3", device_groups=[one], engines=["vllm"]))
+    assert "--runner pooling" in found.launch_command and found.benchmark_command == ""
 
 
 def test_recommendations_cover_every_model() -> None:

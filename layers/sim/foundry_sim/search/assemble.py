@@ -60,11 +60,12 @@ def plan(request: SimulationRequest, architecture: Architecture, rows: Candidate
         method=request.method,
         in_domain=bool(rows.predicted.outcome.in_domain[row]),
         device_share=block.share,
-        launch_command=command(_launch(architecture, block, layout, longest)),
+        launch_command=command(launch_of(architecture, block, layout, longest)),
     )
 
 
-def _launch(architecture: Architecture, block: Block, layout: Layout, longest: int) -> Launch:
+def launch_of(architecture: Architecture, block: Block, layout: Layout, longest: int) -> Launch:
+    """What starts this layout of a block; `longest` is the longest request to admit, in tokens."""
     variant = block.variant
     return Launch(
         architecture, block.engine, layout, variant.precision, block.limits, longest, variant.quantise, block.role

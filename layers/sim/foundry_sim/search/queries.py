@@ -9,14 +9,17 @@ from foundry_sim.errors import SimulatorError
 from foundry_sim.facts.architecture import Architecture, resolve
 from foundry_sim.facts.memory import budget
 from foundry_sim.facts.parallel import layouts, replicas_that_fit
+from foundry_sim.search.assemble import launch_of
 from foundry_sim.search.candidates import Block, blocked_by, blocks, max_model_len
+from foundry_sim.search.launch import benchmark_command, command
 from foundry_sim.search.plans import DeviceGroup, Plan, PlanMemory, SimulationRequest
 from foundry_sim.search.search import simulate
 
 
 class NodeConfiguration(BaseModel):
     """One way to run a model on a device group. ``max_replicas`` counts what the nodes can hold; ``fits`` says whether
-    weights and one request of the longest length fit in memory, else ``reason``."""
+    weights and one request of the longest length fit in memory, else ``reason``. The commands start one replica
+    and load it with as many clients as the request has or the memory allows; without output there is none."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,6 +37,8 @@ class NodeConfiguration(BaseModel):
     reason: str
     max_concurrency: int
     memory: PlanMemory
+    launch_command: str
+    benchmark_command: str
     blocked: str | None = None
 
 
@@ -84,8 +89,18 @@ def _configuration(
         reason=memory.reason,
         max_concurrency=memory.max_concurrency,
         memory=PlanMemory(**{name: getattr(memory, name) for name in PlanMemory.model_fields}),
+        launch_command=command(launch_of(architecture, block, layout, max_model_len(request, architecture))),
+        benchmark_command=_benchmark(request, architecture, memory.max_concurrency),
         blocked=(rule.reason or "blocked") if rule else None,
     )
+
+
+def _benchmark(request: SimulationRequest, architecture: Architecture, room: int) -> str:
+    load = request.workload
+    if architecture.task != "generate" or not room:
+        return ""
+    clients = min(load.concurrency or room, room)
+    return benchmark_command(architecture.name, load.input_tokens, load.output_tokens, clients)
 
 
 def recommend(
