@@ -8,6 +8,7 @@ from foundry_cli.context import AsJson
 from foundry_cli.errors import CliError
 from foundry_cli.hardware import device_groups, model_of, refuse_unknown, request_of
 from foundry_cli.output import console, show_json, show_table
+from foundry_cli.simulation import command_lines
 
 if TYPE_CHECKING:
     from foundry_sim.search.queries import NodeConfiguration
@@ -45,8 +46,9 @@ def layouts(
         return show_json([item.model_dump(mode="json") for item in found])
     show_table(_COLUMNS, (_row(item) for item in found), "No layout divides the model on these nodes.")
     if found and found[0].fits:
-        console.print(f"\nLaunch and benchmark the first\n{found[0].launch_command}\n{found[0].benchmark_command}\n",
-                      soft_wrap=True)  # fmt: skip
+        for title, command in (("Launch", found[0].launch_command), ("Benchmark", found[0].benchmark_command)):
+            console.print(f"\n{title} the first", style="bold")
+            console.print(command_lines(command), soft_wrap=True)
     for item in found:
         if not item.fits:
             console.print(

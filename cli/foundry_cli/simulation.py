@@ -36,11 +36,11 @@ def show_result(request: "SimulationRequest", result: "SimulationResult") -> Non
     _show_way_out(result)
     if best:
         console.print("\nLaunch", style="bold")
-        console.print(_lines(best.launch_command), soft_wrap=True)
+        console.print(command_lines(best.launch_command), soft_wrap=True)
     _show_notes(request, result)
 
 
-def _lines(command: str) -> str:
+def command_lines(command: str) -> str:
     """A line per option, continued as shells have it: it can be copied whole."""
     return " \\\n  ".join(re.split(r" (?=--)", command))
 
