@@ -236,7 +236,7 @@ class Flow(Attempts):
         if silent_s <= allowed_s and now_s - self.arrived_s <= settings.total_timeout_s:
             return
         if self.passing:
-            self.cut()
+            self.cut("upstream_timeout")
         elif self.deployment is not None:
             self.attempt_failed(None, Rejected("upstream_timeout"))
 
@@ -258,10 +258,10 @@ class Flow(Attempts):
         usage, source = self._usage(True)
         self.finish(self.status, outcome_of(self.status), usage, source)
 
-    def cut(self) -> None:
-        """The answer cannot be completed: the client sees a connection that ends too early."""
+    def cut(self, code: str = "upstream_invalid") -> None:
+        """The answer cannot be completed: the client sees a connection that ends too early, or still a problem."""
         if self.pipeline is not None and not self.pipeline.sent:
-            self.pipeline.fail(Rejected("upstream_invalid"))
+            self.pipeline.fail(Rejected(code))
             return
         self.drop_upstream()
         self.keep_alive = False

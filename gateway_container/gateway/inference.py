@@ -216,9 +216,10 @@ class Inference:
         head = AnswerHead(response.status_code, self._incoming_headers(response))
         try:
             await pipeline.pass_on(response, head, self.policy.adds_usage(self.exchange))
-        except (httpx.HTTPError, Garbled):
+        except (httpx.HTTPError, Garbled) as error:
             if not self.sent_status:
-                raise Rejected("upstream_invalid") from None
+                late = isinstance(error, httpx.TimeoutException)
+                raise Rejected("upstream_timeout" if late else "upstream_invalid") from None
             raise BrokenOff from None
         self.error_code = pipeline.error_code
         return pipeline.outcome or outcome_of(self.sent_status)

@@ -10,7 +10,7 @@ from foundry_core.secrets import seal_for
 
 from tests.unit.gateway.provider_fixtures import error, frame, stream, whole
 
-from .conftest import KEY, TOKEN, Engine, EngineRequest, Stack
+from .conftest import KEY, TOKEN, Engine, EngineRequest, Stack, until
 
 CLIENTS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
 SECRETS = {
@@ -272,6 +272,32 @@ async def test_a_stream_that_says_nothing_is_a_problem(stack: Stack, client: str
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_invalid")
     [row] = await stack.rows(1)
     assert (row["status"], row["outcome"], row["error_code"]) == (502, "failed", "upstream_invalid")
+
+
+@pytest.mark.parametrize("form", ["hot"])
+@pytest.mark.parametrize("said", [b"", b": one moment\n\n"])
+async def test_a_stream_that_stalls_before_it_says_anything_times_out(stack: Stack, said: bytes) -> None:
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def script(engine: Engine, request: EngineRequest, writer: asyncio.StreamWriter) -> None:
+        engine.begin_stream(writer)
+        if said:
+            engine.chunk(writer, said)
+        begun.set()
+        await over.wait()
+
+    await become(stack, "gemini")
+    for engine in stack.engines:
+        engine.script = script
+    asking = asyncio.create_task(ask(stack, "openai", stream=True))
+    await begun.wait()
+    await until(lambda: any(front._job is not None and front._job.passing for front in stack.hot.fronts))
+    stack.hot.tick += 1000
+    for front in list(stack.hot.fronts):
+        front.sweep(stack.hot.tell_time())
+    answer = await asking
+    over.set()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
 
 
 async def test_a_failure_within_a_stream_reaches_the_client(stack: Stack) -> None:
