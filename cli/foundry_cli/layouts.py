@@ -46,14 +46,19 @@ def layouts(
         return show_json([item.model_dump(mode="json") for item in found])
     show_table(_COLUMNS, (_row(item) for item in found), "No layout divides the model on these nodes.")
     if found and found[0].fits:
-        for title, command in (("Launch", found[0].launch_command), ("Benchmark", found[0].benchmark_command)):
-            console.print(f"\n{title} the first", style="bold")
-            console.print(command_lines(command), soft_wrap=True)
+        _show_command("Launch the first", found[0].launch_command)
+        _show_command("Benchmark the first", found[0].benchmark_command)
     for item in found:
         if not item.fits:
             console.print(
                 f"{_where(item)} TP{item.tp} PP{item.pp} EP{item.ep} DP{item.dp}: {item.reason}.", style="dim"
             )
+
+
+def _show_command(title: str, command: str) -> None:
+    if command:
+        console.print(f"\n{title}", style="bold")
+        console.print(command_lines(command), soft_wrap=True)
 
 
 def _where(item: "NodeConfiguration") -> str:
