@@ -1,4 +1,4 @@
-"""`foundry sim layouts|predict|calibrate|train|validate`: the simulator offline, no platform needed."""
+"""`foundry sim models|devices|layouts|predict|calibrate|train|validate`: the simulator offline, no platform needed."""
 
 import json
 from enum import StrEnum
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from foundry_cli.catalogue import devices, models
 from foundry_cli.groups import command_group
 from foundry_cli.layouts import layouts
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from foundry_sim.calibration import Calibration
 
 sim_app = command_group("Predict, train and validate the simulator, offline.")
+sim_app.command()(models)
+sim_app.command()(devices)
 sim_app.command()(layouts)
 
 

@@ -100,7 +100,8 @@ def device(name: str) -> Device:
     if found is None:
         close = get_close_matches(_plain(str(name)[:60]), _by_alias(), 3, 0.4)
         near = dict.fromkeys(_by_alias()[alias] for alias in close)
-        raise DeviceError(f"device '{str(name)[:60]}' is unknown; known are {', '.join(near or names()[:6])}")
+        advice = f"the nearest names are {', '.join(near)}" if near else "`foundry sim devices` lists the known ones"
+        raise DeviceError(f"device '{str(name)[:60]}' is unknown; {advice}")
     return found
 
 

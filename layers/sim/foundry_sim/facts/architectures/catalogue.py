@@ -100,7 +100,8 @@ def _load_local(model: str) -> Architecture:
     except (OSError, ValueError):
         found = False
     if not found:
-        raise ArchitectureError(f"model '{model[:120]}' is not bundled; give the path of its config.json")
+        known = "`foundry sim models` lists those that are"
+        raise ArchitectureError(f"model '{model[:120]}' is not bundled ({known}); give the path of its config.json")
     return from_config(_read(local), local.parent.name or local.stem)
 
 
