@@ -53,7 +53,9 @@ def chunked(head: bytes, body: bytes, size: int) -> bytes:
 CORPUS = [
     lengthy(HEAD, CHAT), lengthy(HEAD, STREAM), lengthy(HEAD, CHAT) + lengthy(HEAD, STREAM), chunked(HEAD, CHAT, 7),
     lengthy(FORM_HEAD, FORM), chunked(FORM_HEAD, FORM, 900), lengthy(HEAD + b"Expect: 100-continue\r\n", CHAT),
-    lengthy(HEAD, CHAT).replace(b"HTTP/1.1", b"HTTP/1.0"), b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    lengthy(HEAD, CHAT).replace(b"HTTP/1.1", b"HTTP/1.0"), chunked(HEAD, CHAT, 7)[:-2] + b"Authorization: x\r\n\r\n",
+    lengthy(HEAD + b"Connection: keep-alive\r\n", STREAM).replace(b"HTTP/1.1", b"HTTP/1.0"),
+    b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-fuzz\r\n\r\n",
 ]  # fmt: skip
 TOKENS = [
