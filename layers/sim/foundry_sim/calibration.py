@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from math import exp, inf, log, sqrt
 from typing import Any
 
-from foundry_sim.errors import ConfigurationError
+from foundry_sim.errors import ConfigurationError, SimulatorError
+from foundry_sim.facts.architecture import Architecture
 from foundry_sim.predict import Method, Prediction, PredictionRequest, Spread, predict
-from foundry_sim.requests import parse
+from foundry_sim.requests import Case, case, parse
 
 SCHEMA_VERSION = 1
 PRIOR_WEIGHT = 0.5  # a point as near as can be takes two thirds of the correction
@@ -41,7 +42,7 @@ class Point:
         return None if measured is None else log(measured / getattr(self, f"predicted_{head}_ms"))
 
 
-Known = Sequence[tuple[Point, PredictionRequest]]  # points with their requests
+Known = Sequence[tuple[Point, Case]]  # points with their requests, names resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,14 @@ class Calibration:
 
     def apply_all(self, requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> list[Prediction]:
         """Each prediction, corrected and narrowed by the points near its request."""
-        known = [(point, parse(point.row)) for point in self.points]
+        known = [(point, case(parse(point.row))) for point in self.points]
         return [self._applied(known, r, p) for r, p in zip(requests, predictions, strict=True)]
 
     def _applied(self, known: Known, request: PredictionRequest, prediction: Prediction) -> Prediction:
         if prediction.error or prediction.ttft_ms is None or prediction.tpot_ms is None or not known:
             return prediction
-        away = [_distance(request, measured) for _, measured in known]
+        asked = case(request)
+        away = [_distance(asked, measured) for _, measured in known]
         ttft = _corrected(prediction.ttft_ms, *_nearby(known, away, "ttft"))
         tpot = _corrected(prediction.tpot_ms, *_nearby(known, away, "tpot"))
         tail = max(request.osl - 1.0, 0.0)
@@ -99,8 +101,11 @@ class Calibration:
         try:
             value = json.loads(text)
             history = tuple(tuple(Point(**p) for p in points) for points in value["history"])
-            return cls(history[value["version"]], value["version"], history)
-        except (ValueError, TypeError, LookupError, RecursionError):
+            points = history[value["version"]]
+            for point in points:
+                case(parse(point.row))
+            return cls(points, value["version"], history)
+        except (ValueError, TypeError, LookupError, RecursionError, SimulatorError):
             raise ConfigurationError("this is not a calibration; write it with Calibration.to_json") from None
 
 
@@ -144,16 +149,22 @@ def _positive(value: Any, name: str) -> float | None:
     return float(value)
 
 
-def _distance(a: PredictionRequest, b: PredictionRequest) -> float:
+def same_model(a: Architecture, b: Architecture) -> bool:
+    """Whatever they are called: an alias, a path and a registered config may mean one model."""
+    return a is b or replace(a, name="") == replace(b, name="")
+
+
+def _distance(asked: Case, measured: Case) -> float:
     """Zero for the same configuration and load, infinite across models, devices and kinds of load."""
-    apart = sum((abs(log(x / y)) / SCALES[name]) ** 2 for name, x, y in _numbers(a, b))
+    a, b = asked.request, measured.request
+    apart = sum((abs(log(x / y)) / SCALES[name]) ** 2 for name, x, y in _numbers(asked, measured))
     different = (
-        ("model", a.model != b.model),
-        ("device", a.device != b.device),
+        ("model", not same_model(asked.architecture, measured.architecture)),
+        ("device", asked.device.name != measured.device.name),
         ("kind", a.load.kind != b.load.kind),
-        ("engine", a.engine != b.engine),
+        ("engine", asked.engine != measured.engine),
         ("engine_version", a.engine_version != b.engine_version),
-        ("precision", dict(a.precision) != dict(b.precision) or bool(a.spec_decode) != bool(b.spec_decode)),
+        ("precision", asked.precision != measured.precision or bool(a.spec_decode) != bool(b.spec_decode)),
     )
     return sqrt(apart + difference([name for name, differs in different if differs]))
 
@@ -163,9 +174,10 @@ def difference(names: Sequence[str]) -> float:
     return sum(_OTHER[name] ** 2 for name in names)
 
 
-def _numbers(a: PredictionRequest, b: PredictionRequest) -> tuple[tuple[str, float, float], ...]:
+def _numbers(asked: Case, measured: Case) -> tuple[tuple[str, float, float], ...]:
+    a, b = asked.request, measured.request
     load = (max(a.load.amount, 1e-3), max(b.load.amount, 1e-3))
-    devices = (float(a.tp * a.pp * a.dp), float(b.tp * b.pp * b.dp))
+    devices = (float(asked.tp * asked.pp * asked.dp), float(measured.tp * measured.pp * measured.dp))
     return (("load", *load), ("isl", a.isl, b.isl), ("osl", a.osl, b.osl), ("tp", *devices))
 
 

@@ -51,6 +51,25 @@ def test_neighbours_move_less_and_strangers_not_at_all() -> None:
         assert tpot(stranger, calibrated).mean == pytest.approx(tpot(stranger).mean)
 
 
+def test_names_of_one_thing_are_one_thing() -> None:
+    calibrated = Calibration().add([slower(ROW | {"model": "Qwen/Qwen3-8B"}, 1.5)])
+    plain, moved = tpot(ROW | {"model": "Qwen/Qwen3-8B"}), tpot(ROW | {"model": "Qwen/Qwen3-8B"}, calibrated)
+    for other in (
+        {"model": "qwen3-8b"},
+        {"device": "H100-SXM"},
+        {"engine": "vLLM"},
+        {"precision": {"weights": "bf16"}},
+    ):
+        found = tpot(ROW | {"model": "Qwen/Qwen3-8B"} | other, calibrated)
+        assert found.mean == pytest.approx(moved.mean) != pytest.approx(plain.mean), other
+
+
+def test_a_stored_point_that_cannot_be_read_any_more_makes_no_calibration() -> None:
+    text = Calibration().add([slower(ROW, 1.5)]).to_json().replace("h100_sxm", "abacus")
+    with pytest.raises(ConfigurationError, match="not a calibration"):
+        Calibration.from_json(text)
+
+
 def test_versions_can_be_taken_back_and_stored() -> None:
     first = Calibration().add([slower(ROW, 1.5)])
     second = first.add([slower(ROW, 0.5)])

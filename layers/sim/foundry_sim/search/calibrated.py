@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.calibration import NOISE, PRIOR_WEIGHT, SCALES, difference
+from foundry_sim.calibration import NOISE, PRIOR_WEIGHT, SCALES, difference, same_model
 from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.devices import device
 from foundry_sim.facts.precision import Precision
@@ -63,7 +63,7 @@ def _apart(
     name, engine, precision = place
     kind = "closed" if request.workload.concurrency else "open"
     differs = {
-        "model": measured.architecture != architecture,
+        "model": not same_model(measured.architecture, architecture),
         "device": measured.device.name != device(name).name,
         "kind": measured.request.load.kind != kind,
         "engine": measured.engine != engine,
