@@ -24,8 +24,9 @@ def random_problem(seed: int, tightness: float) -> Problem:
         used = (genomes > 0).astype(float)
         total = sum(cost[g][genomes[:, g]] for g in range(genes))
         carried = sum(carry[g][genomes[:, g]] for g in range(genes))
-        late = sum(delay[g][genomes[:, g]] for g in range(genes)) + np.einsum("ni,ij,nj->n", used, mixing, used) / 10
-        total = total + np.einsum("ni,ij,nj->n", used, mixing, used)
+        interaction = ((used @ mixing) * used).sum(axis=1)
+        late = sum(delay[g][genomes[:, g]] for g in range(genes)) + interaction / 10
+        total = total + interaction
         short = np.maximum(0.0, tightness * most - carried)
         over = np.maximum(0.0, late - calmest - 8.0 * (1.2 - tightness) - 4.0)
         return Scores(np.stack([total, late], axis=1), short + over)

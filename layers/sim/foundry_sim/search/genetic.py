@@ -114,9 +114,8 @@ def fronts(scores: Scores) -> NDArray[np.int64]:
 
 
 def _pareto_ranks(objectives: Floats) -> NDArray[np.int64]:
-    below = (objectives[:, None, :] <= objectives[None, :, :]).all(axis=2)
-    strictly = (objectives[:, None, :] < objectives[None, :, :]).any(axis=2)
-    dominates = np.asarray(below & strictly)
+    one, other = objectives.T[:, :, None], objectives.T[:, None, :]
+    dominates = np.asarray((one <= other).all(axis=0) & (one < other).any(axis=0))
     dominated_by = dominates.sum(axis=0)
     rank = np.full(len(objectives), -1, np.int64)
     level = 0
@@ -132,14 +131,15 @@ def _pareto_ranks(objectives: Floats) -> NDArray[np.int64]:
 def crowding(objectives: Floats, rank: NDArray[np.int64]) -> Floats:
     """Crowding distance within each front; the ends of a front are infinitely far."""
     distance = np.zeros(len(rank))
-    for level in np.unique(rank):
-        rows = np.flatnonzero(rank == level)
-        for values in objectives[rows].T:
-            order = np.argsort(values, kind="stable")
-            spread = float(values[order[-1]] - values[order[0]])
-            distance[rows[order[[0, -1]]]] = np.inf
-            if spread > 0 and len(rows) > 2:
-                distance[rows[order[1:-1]]] += (values[order[2:]] - values[order[:-2]]) / spread
+    for values in objectives.T:
+        order = np.lexsort((values, rank))
+        level, rising = rank[order], values[order]
+        first = np.append(True, level[1:] != level[:-1])
+        last = np.append(first[1:], True)
+        spread = (rising[last] - rising[first])[np.cumsum(first) - 1]
+        inner = np.flatnonzero(~first & ~last & (spread > 0))
+        distance[order[inner]] += (rising[inner + 1] - rising[inner - 1]) / spread[inner]
+        distance[order[first | last]] = np.inf
     return distance
 
 
@@ -225,7 +225,8 @@ def _climb(problem: Problem, state: _State, start: NDArray[np.int64], objective:
         scores = problem.evaluate(around)
         state.evaluations += len(around)
         _remember(state, around, scores)
-        best = int(np.lexsort((scores.objectives[:, objective], scores.violation))[0])
+        least = np.flatnonzero(scores.violation == scores.violation.min())
+        best = int(least[np.argmin(scores.objectives[least, objective])])
         found = (float(scores.violation[best]), float(scores.objectives[best, objective]))
         if found >= key:
             return
