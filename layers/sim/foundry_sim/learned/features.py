@@ -83,12 +83,12 @@ def columns(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context) -> di
 
 
 def matrix(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context) -> NDArray[np.float32]:
-    """The features as rows × columns."""
+    """The features as rows × columns; each column lies in one piece."""
     found = columns(t, shape, x, s, known)
-    table = np.empty((len(s.tpot_s), len(found)), dtype=np.float32)
+    table = np.empty((len(found), len(s.tpot_s)), dtype=np.float32)
     for place, values in enumerate(found.values()):
-        table[:, place] = values
-    return table
+        table[place] = values
+    return table.T
 
 
 def _log(values: Array) -> Array:

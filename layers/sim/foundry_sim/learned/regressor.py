@@ -99,7 +99,7 @@ def _apply(head: Head, value: Array, scale: Array, novelty: NDArray[np.intp]) ->
 
 def with_distance(features: NDArray[np.float32], distance: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """What the forests look at: features (rows × n) as columns, and one more, how far the nearest measurement is."""
-    return np.vstack([features.T, np.log(np.minimum(distance, 100.0) + 0.1)]).astype(np.float32)
+    return np.vstack([features.T, np.log(np.minimum(distance, 100.0) + 0.1)]).astype(np.float32, copy=False)
 
 
 def error_size(scale: Array) -> Array:
