@@ -18,6 +18,8 @@ os.environ.update(
     POWERTOOLS_METRICS_NAMESPACE="foundry",
     POWERTOOLS_SERVICE_NAME="foundry",
     POWERTOOLS_LOG_LEVEL="ERROR",
+    # Threads of NumPy's small products wait for each other longer than they compute, the more so in two processes.
+    OPENBLAS_NUM_THREADS="1",
     # Every HTTP client loads the authorities it trusts, which for the public ones takes longer than most tests.
     SSL_CERT_FILE=str(Path(__file__).with_name("authority.pem")),
 )
