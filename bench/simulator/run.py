@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ from foundry_sim.facts.architecture import resolve
 from foundry_sim.facts.devices import device
 from foundry_sim.facts.memory import budget
 from foundry_sim.facts.precision import Precision
-from foundry_sim.predict import predict, predict_arrays
+from foundry_sim.predict import Method, predict, predict_arrays
 from foundry_sim.train.dataset import Dataset, load
 from foundry_sim.train.validate import left_out
 
+SETUP = (resolve("deepseek-ai/DeepSeek-R1"), device("b200_sxm"), Precision("fp8", "fp8", "fp8"))
+COUNT, REPEATS = 200_000, 5
+METHODS: tuple[Method, ...] = ("heuristic", "regressor")
 PEER_DEVICES = {"h100_sxm", "h200_sxm", "b200_sxm", "gb200", "a100_sxm", "l40s"}
 
 
@@ -24,6 +29,8 @@ def main() -> None:
     parser.add_argument("--peer-python", type=Path, help="interpreter of an environment with aiconfigurator")
     parser.add_argument("--rows", type=int, default=200)
     given = parser.parse_args()
+    if os.environ.get("OPENBLAS_NUM_THREADS") != "1":  # of one core; NumPy has read it by now
+        os.execve(sys.executable, sys.orig_argv, os.environ | {"OPENBLAS_NUM_THREADS": "1"})
     data = load(known_speculation=False)
     chosen = sample(data, given.rows)
     print(f"rows: {len(chosen)} closed-loop runs on NVIDIA devices, spread over all curves\n")
@@ -52,7 +59,7 @@ def row(data: Dataset, i: int) -> dict[str, Any]:
 def ask(python: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     script = Path(__file__).with_name("peer.py")
     done = subprocess.run(
-        [str(python), str(script)], input=json.dumps(rows), capture_output=True, text=True, check=True
+        [str(python), str(script)], input=json.dumps(rows), stdout=subprocess.PIPE, text=True, check=True
     )
     answers: list[dict[str, Any]] = json.loads(done.stdout)
     return answers
@@ -78,31 +85,43 @@ def line(name: str, relative: Any) -> None:
 
 
 def speed(data: Dataset, peer: list[dict[str, Any]] | None) -> None:
-    requests = [c.request for c in data.frame.cases[:5000]]
+    requests = [c.request for c in data.frame.cases]
     started = time.process_time()
     predict(requests)
     print(f"foundry_sim predict: {1e6 * (time.process_time() - started) / len(requests):.0f} µs per mixed request")
-    arch, target, precision = resolve("deepseek-ai/DeepSeek-R1"), device("b200_sxm"), Precision("fp8", "fp8", "fp8")
-    cache = budget(arch, target, precision, tp=8).kv_tokens
-    count = 200_000
-    for method in ("heuristic", "regressor"):
-        started = time.process_time()
-        predict_arrays(
-            arch,
-            target,
-            precision,
-            tp=8,
-            isl=1000,
-            osl=np.linspace(100, 1000, count),
-            load=np.linspace(1, 500, count),
-            kv_tokens=cache,
-            method=method,
-        )
-        rate = count / (time.process_time() - started)
-        print(f"foundry_sim predict_arrays, {method}: {rate:,.0f} configurations/s/core")
+    for name, columns in batches().items():
+        for method in METHODS:
+            rate = per_second(columns, method)
+            print(f"foundry_sim predict_arrays, {name}, {method}: {rate:,.0f} configurations/s/core")
     if peer is not None:
         taken = 1e3 * np.array([a["seconds"] for a in peer if "seconds" in a])
         print(f"aiconfigurator: median {np.median(taken):.1f} ms, mean {taken.mean():.1f} ms per configuration")
+
+
+def batches() -> dict[str, dict[str, Any]]:
+    """DeepSeek-R1 on B200: lengths and load that rise together, the same in no order, and all else varied, too."""
+    cache = budget(*SETUP, tp=8).kv_tokens
+    random = np.random.default_rng(0)
+    osl, load_ = np.linspace(100, 1000, COUNT), np.linspace(1, 500, COUNT)
+    sweep = {"tp": 8, "isl": 1000, "osl": osl, "load": load_, "kv_tokens": cache}
+    mixed = {
+        "tp": 2.0 ** random.integers(0, 4, COUNT),
+        "dp": 2.0 ** random.integers(0, 4, COUNT),
+        "isl": random.uniform(100, 8000, COUNT),
+        "kv_tokens": cache * random.uniform(0.3, 1, COUNT),
+    }
+    shuffled = sweep | {"osl": random.permutation(osl), "load": random.permutation(load_)}
+    return {"sweep": sweep, "shuffled": shuffled, "all varied": shuffled | mixed}
+
+
+def per_second(columns: dict[str, Any], method: Method) -> float:
+    """Of one core; the fastest of a few runs, as others may share the machine's caches."""
+    taken = []
+    for _ in range(REPEATS):
+        started = time.process_time()
+        predict_arrays(*SETUP, **columns, method=method)
+        taken.append(time.process_time() - started)
+    return COUNT / min(taken)
 
 
 if __name__ == "__main__":
