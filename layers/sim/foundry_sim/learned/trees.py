@@ -74,11 +74,12 @@ def _words(t: _Tests, columns: NDArray[np.float32]) -> NDArray[np.void]:
     common = np.bitwise_and.reduce(_bytes(t.left)[t.lines + least], axis=0)
     words = np.repeat(common.view(t.left.dtype), columns.shape[1])
     found = np.empty_like(words)
+    all_bytes, found_bytes = _bytes(words), _bytes(found)
     for place in np.flatnonzero(least < most).tolist():
         between = slice(t.first[place] + least[place], t.first[place] + most[place])
         reached = t.thresholds[between].searchsorted(columns[t.features[place]], side="right")
         t.left[t.lines[place] + least[place] :].take(reached, out=found, mode="clip")
-        np.bitwise_and(_bytes(words), _bytes(found), out=_bytes(words))
+        all_bytes &= found_bytes
     return words
 
 
