@@ -58,12 +58,12 @@ def of_body(body: bytes) -> Usage | None:
         wire = _wire(body)
     if wire is None:
         return None
-    given: int | None
-    made: int | None
     given, made, _, details, _, _, _, _, _ = _values(wire)  # compiled code reads attributes of structs slowly
     if given is None or made is None or (details is not None and details.cached_tokens):
         return _normal(wire)
-    return Usage(given, made) if given >= 0 and made >= 0 and given + made <= MOST_TOKENS else _normal(wire)
+    usage = Usage(given, made)
+    sound = usage.input_tokens >= 0 and usage.output_tokens >= 0
+    return usage if sound and usage.input_tokens + usage.output_tokens <= MOST_TOKENS else _normal(wire)
 
 
 def _wire(body: bytes) -> WireUsage | None:
