@@ -8,7 +8,7 @@ import argparse
 import json
 import os
 import statistics
-import sys
+import subprocess
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -105,6 +105,15 @@ def summary(found: dict[str, list[Any]], affinity: Figures) -> dict[str, Any]:
     return result
 
 
+def interpreter() -> str:
+    """What our gateway runs on. The image's Python is configured with both options; without them it is slower."""
+    ask = "import sys, sysconfig as s; print(sys.version.split()[0], s.get_config_var('CONFIG_ARGS'))"
+    done = subprocess.run([entry.PYTHON, "-c", ask], capture_output=True, text=True, check=True)
+    version, *options = done.stdout.replace("'", "").split()
+    chosen = [option for option in ("--enable-optimizations", "--with-lto") if option in options]
+    return f"Python {version}, configured {' '.join(['with', *chosen]) if chosen else 'without optimizations'}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".foundry/bench"))
@@ -124,7 +133,7 @@ def main() -> None:
         affinity = prefix_affinity(field, paths, options.seconds, options.only)
     finally:
         field.close()
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; Python {sys.version.split()[0]}")
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {interpreter()}")
     print(json.dumps(summary(found, affinity) | extra))
 
 

@@ -18,6 +18,7 @@ ENGINE_PORTS = (9101, 9102)
 CONTROL_PORT = 9190
 KEYS = 10_000
 ROOT = Path(__file__).parents[2]
+PYTHON = os.environ.get("GATEWAY_PYTHON", sys.executable)
 LIMITS = {"requests_per_minute": 10**9, "tokens_per_minute": 10**13, "budget_nanos": 10**17}
 
 
@@ -123,7 +124,7 @@ def foundry(work: Path, routing: str = "least_outstanding", workers: int = 1) ->
         "PYTHONPATH": str(Path(os.environ.get("GATEWAY_PACKAGE", ROOT / "gateway_container")).resolve()),
     }
     name = "gateway" if workers == 1 and routing == "least_outstanding" else f"gateway_{routing}_{workers}"
-    return Contestant(name, 9201, [os.environ.get("GATEWAY_PYTHON", sys.executable), "-m", "gateway"], environment)
+    return Contestant(name, 9201, [PYTHON, "-m", "gateway"], environment)
 
 
 def nginx(work: Path, workers: int = 1) -> Contestant | None:
