@@ -4,21 +4,18 @@ work=.foundry/bench
 mkdir -p "$work"
 cc -O2 -Wall -o "$work/engine" bench/gateway/engine.c
 cc -O2 -Wall -o "$work/load" bench/gateway/load.c -lm
-# What the image ships is measured: its interpreter, where bench/gateway/python has built it (else ours, which may be
-# slower) and it can load what ours compiles,
-image_python=$python
-if [ -x "$work/python/bin/python3.13" ] && "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))'; then
-  image_python="$work/python/bin/python3.13"
-fi
-# its packages (others, where they are there, make some of these load more) ...
-if ! cmp -s gateway_container/requirements.txt "$work/image/requirements.txt" ||
-  [ "$(readlink -f "$image_python")" != "$(readlink -f "$work/image/bin/python")" ]; then
+# What the image ships is measured: its packages (others, where they are there, make some of these load more) ...
+if ! cmp -s gateway_container/requirements.txt "$work/image/requirements.txt"; then
   rm -rf "$work/image"
-  "$image_python" -m venv "$work/image"
+  "$python" -m venv "$work/image"
   "$work/image/bin/pip" install -q --require-hashes --no-deps -r gateway_container/requirements.txt >"$work/image.log" 2>&1
   cp gateway_container/requirements.txt "$work/image/"
 fi
 export GATEWAY_PYTHON="$PWD/$work/image/bin/python"
+# ... its kind of interpreter, where bench/gateway/python has fetched one that loads what ours compiles ...
+if [ -x "$work/python/python" ] && "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))'; then
+  export GATEWAY_PYTHON="$PWD/$work/python/python"
+fi
 # ... and the compiled form, made again when a source has changed.
 stamp=$(cat gateway_container/compile.py $(find gateway_container/gateway -name '*.py' | sort) | sha256sum | cut -c1-16)
 if [ ! -d "$work/compiled/$stamp" ]; then
