@@ -38,6 +38,9 @@ def build(folder: Path) -> None:
         debug_level=level("MYPYC_DEBUG_LEVEL", "1"),
         strip_asserts=True,
     )
+    for extension in extensions:  # nobody else defines these functions: they may call each other directly
+        extension.extra_compile_args += ["-fno-semantic-interposition", "-fno-plt"]
+        extension.extra_link_args += ["-Wl,-Bsymbolic-functions"]
     command = Distribution({"name": "gateway", "ext_modules": extensions}).get_command_obj("build_ext")
     command.inplace = True
     command.ensure_finalized()

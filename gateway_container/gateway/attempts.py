@@ -116,7 +116,7 @@ class Attempts(Exchange):
         if self.trace is not None:
             self.forwarded = self.trace.header_lines()
         try:
-            pool, line = self.hot.targets.get((deployment, self.path)) or self.hot.target(deployment, self.path)
+            pool, line = self.hot.target(deployment, self.path)
             if self.pipeline is not None or self.path in deployment.translations:
                 self._compose(deployment)
         except Rejected as problem:

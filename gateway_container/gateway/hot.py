@@ -57,7 +57,7 @@ class Hot:
         self.draining = False
         self.tick = 0  # seconds since the start, advanced by the sweep
         self._tasks: set[asyncio.Task[None]] = set()
-        self.targets: dict[tuple[Deployment, str], tuple[Pool, bytes]] = {}
+        self.targets: dict[Deployment, dict[str, tuple[Pool, bytes]]] = {}  # by path
         gateway.on_swap.append(self.targets.clear)
 
     def tell_time(self) -> float:
@@ -115,12 +115,13 @@ class Hot:
 
     def target(self, deployment: Deployment, path: str) -> tuple[Pool, bytes]:
         """The pool, and the request line with the headers that never change; made once. Raises Rejected."""
-        target = self.targets.get((deployment, path))
+        by_path = self.targets.setdefault(deployment, {})
+        target = by_path.get(path)
         if target is None:
             address = deployment.prefix + path.encode("ascii")
             headers = [(b"Host", deployment.authority), USER_AGENT, *self.gateway.authorisation(deployment)]
             line = b"POST %b HTTP/1.1\r\n" % address + b"".join(b"%b: %b\r\n" % header for header in headers)
-            target = self.targets[deployment, path] = self.pools.of(deployment), line
+            target = by_path[path] = self.pools.of(deployment), line
         return target
 
     def coalescer(self, flow: "Flow") -> Coalescer | None:

@@ -83,6 +83,12 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.series: dict[tuple[str, int, str], Series] = {}
+        self._labels: tuple[str, int, str] = (
+            "",
+            0,
+            "",
+        )  # of the last row: most are like the one before
+        self._last = Series()
 
     def add(self, rows: list[Row]) -> None:
         for row in rows:
@@ -92,7 +98,8 @@ class Telemetry:
         # The whole row at once: compiled code reads single attributes of a struct slowly.
         (_, _, _, _, _, endpoint, _, _, _, _, _, status, outcome, _, given, made, cached, _,
          ttft_ms, tpot_ms, e2e_ms, queue_ms, cost_nanos, retries, wasted, _, _) = _values(row)  # fmt: skip
-        series = self.series.get((endpoint, status, outcome))
-        if series is None:
-            series = self.series[endpoint, status, outcome] = Series()
-        series.add(retries, cost_nanos, given, cached, made, wasted, ttft_ms, tpot_ms, e2e_ms, queue_ms)
+        labels: tuple[str, int, str] = (endpoint, status, outcome)
+        if labels != self._labels:
+            self._last = self.series.setdefault(labels, Series())
+            self._labels = labels
+        self._last.add(retries, cost_nanos, given, cached, made, wasted, ttft_ms, tpot_ms, e2e_ms, queue_ms)
