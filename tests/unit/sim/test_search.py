@@ -15,6 +15,7 @@ from foundry_sim.facts.precision import Precision
 from foundry_sim.facts.workloads import CLASSES
 from foundry_sim.search.candidates import blocks, candidates
 from foundry_sim.search.capacity import options
+from foundry_sim.search.disaggregated import disaggregated, stagewise, steady
 from foundry_sim.search.fleet import Slot, fleet_problem
 from foundry_sim.search.genetic import enumerate_all, evolve
 from foundry_sim.search.judge import cautious
@@ -397,11 +398,26 @@ def test_prefill_and_decode_apart() -> None:
             assert wanted in part.plan.launch_command
 
 
+def test_the_cheapest_split_is_that_of_brute_force() -> None:
+    work = Workload(input_tokens=4096, output_tokens=256, concurrency=128)
+    levels = ServiceLevels(ttft_ms=1000, tokens_per_second=60)
+    request = ask(device_groups=[H100], engines=["vllm"], workload=work, service_levels=levels)
+    architecture = resolve(request.model)
+    costs = []
+    for block in blocks(request, architecture):
+        tables = stagewise(request, architecture, block)
+        assert tables is not None
+        sides = [(place, n) for place, most in enumerate(tables.most.astype(int)) for n in range(most)]
+        split = np.array([(*prefill, *decode) for prefill in sides for decode in sides])
+        state = steady(request, tables, split)
+        met = (state.excess <= 0) & (state.devices <= H100.devices)
+        costs += (state.devices[met] * block.price_nanos_per_hour).tolist()
+    assert costs
+    assert disaggregated(request, architecture)[0].cost_nanos_per_hour == min(costs)
+
+
 def test_splitting_conserves_users() -> None:
     """Little's law: requests in the system are the users."""
-    import numpy as np
-    from foundry_sim.search.disaggregated import stagewise, steady
-
     request = ask(device_groups=[H100], workload=Workload(input_tokens=2048, output_tokens=256, concurrency=96))
     architecture = resolve(request.model)
     tables = stagewise(request, architecture, next(blocks(request, architecture)))
