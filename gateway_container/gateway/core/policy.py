@@ -259,6 +259,8 @@ class Policy:
             self._settle(exchange, (1, tokens, cost))
         arrived_s, routed_s, first_s = exchange.arrived_s, exchange.routed_s, exchange.first_s
         made = usage.output_tokens
+        streamed = call is not None and bool(call.stream)
+        token_s = first_s if streamed else 0.0  # a whole answer's first byte comes with its last token
         row = Row(
             exchange.event_id,
             exchange.ts_ms,
@@ -270,7 +272,7 @@ class Policy:
             deployment.model if deployment is not None else "",
             deployment.provider if deployment is not None else "",
             exchange.path,
-            bool(call.stream) if call is not None else False,
+            streamed,
             status,
             outcome,
             error_code,
@@ -278,8 +280,8 @@ class Policy:
             usage.output_tokens,
             usage.cached_tokens,
             usage_source,
-            (first_s - arrived_s) * 1000.0 if first_s else None,
-            (now_s - first_s) * 1000.0 / (made - 1) if first_s and made > 1 else None,
+            (token_s - arrived_s) * 1000.0 if token_s else None,
+            (now_s - token_s) * 1000.0 / (made - 1) if token_s and made > 1 else None,
             (now_s - arrived_s) * 1000.0,
             (routed_s - arrived_s) * 1000.0 if routed_s else 0.0,
             cost,
