@@ -42,8 +42,8 @@ def test_the_shipped_first_token_correction_is_smooth_and_small() -> None:
 def test_two_corrections_in_one_kernel_are_each_what_they_are_alone() -> None:
     trained = load_regressor()
     assert trained is not None
-    first, token = trained.heads["ttft"].mean, trained.heads["tpot"].smooth
-    assert isinstance(first, Smoother) and token is not None
+    first, token = trained.heads["ttft"].mean, trained.heads["tpot"].mean
+    assert isinstance(first, Smoother) and isinstance(token, Smoother)
     np.testing.assert_array_equal(token.anchors, first.anchors)
     assert (token.sharpness, token.offset) == (first.sharpness, first.offset)
     rows = first.anchors[:50] + np.float32(0.1)

@@ -27,6 +27,7 @@ def test_a_source_never_teaches_what_is_reported_of_it(monkeypatch: pytest.Monke
     everything = {m.source for m in some.rows}
     monkeypatch.setattr(sources, "load", lambda known_speculation: some)
     monkeypatch.setattr(sources.intervals, "trust", lambda *_: 0.5)
+    monkeypatch.setattr(sources.intervals, "sizes_elsewhere", lambda *_: 0.1)
     monkeypatch.setattr(sources, "PhysicsFit", ShippedConstants)
     monkeypatch.setattr(ShippedConstants, "taught", [], raising=False)
     lines = list(sources.report())

@@ -6,14 +6,14 @@ committed held-out errors (`foundry sim validate --refit` writes those).
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foundry_sim.learned.regressor import HEADS, MODELS, Head, save
+from foundry_sim.learned.regressor import MODELS, Head, save
 from foundry_sim.learned.smoother import Smoother
+from foundry_sim.learned.trees import Forest
 from foundry_sim.train import heldout, intervals
 from foundry_sim.train.dataset import load
 from foundry_sim.train.fit_physics import PhysicsFit
@@ -32,13 +32,7 @@ def train(target: Path | None = None) -> Iterator[str]:
     (folder / "efficiency.json").write_text(json.dumps(fitted, indent=1, sort_keys=True) + "\n")
     yield "efficiency.json: constants of the closed form"
     asked = Prepared(load(known_speculation=False), fitted)
-    errors = heldout.read()
-    heads = {head: _head(asked, head, errors) for head in HEADS}
-    first = heads["ttft"].mean
-    assert isinstance(first, Smoother)
-    everything = np.ones(len(asked.data.rows), bool)
-    heads["tpot"] = replace(heads["tpot"], smooth=beside(asked, everything, first))
-    save(regressor(asked, heads), folder)
+    save(regressor(asked, dict(_heads(asked, heldout.read()))), folder)
     yield "residual.npz: corrections and intervals"
 
 
@@ -48,10 +42,16 @@ def fitted_table(folder: Path = MODELS) -> dict[str, Any]:
     return table
 
 
-def _head(p: Prepared, head: str, found: dict[str, heldout.Heldout]) -> Head:
+def _heads(p: Prepared, found: dict[str, heldout.Heldout]) -> Iterator[tuple[str, Head]]:
     everything = np.ones(len(p.data.rows), bool)
-    mean = smoother(p, everything) if head == "ttft" else mean_forest(p, head, everything)
-    trust = intervals.trust(p.data, head, found)
-    scale, stretch = intervals.fit(intervals.sample(p, head, found, trust))
-    shape = tail(p, everything, mean) if isinstance(mean, Smoother) else None
-    return Head(mean, scale, np.array([1.0, trust, trust, trust]), stretch, shape)
+    first = smoother(p, everything)
+    means: dict[str, Forest | Smoother] = {
+        "tpot": beside(p, everything, first),
+        "ttft": first,
+        "rate": mean_forest(p, "rate", everything),
+    }
+    for head, mean in means.items():
+        trust = intervals.trust(p.data, head, found)
+        scale, stretch = intervals.fit(intervals.sample(p, head, found, trust))
+        shape = tail(p, everything, first) if head == "ttft" else None
+        yield head, Head(mean, scale, np.array([1.0, trust, trust, trust]), stretch, shape)

@@ -16,9 +16,6 @@ from foundry_sim.train.dataset import Dataset, curve_weight, model_value, timed_
 from foundry_sim.train.fit_physics import apply
 
 DEPTH, ROUNDS = 5, 80
-# A percentage error weighs a prediction twice the truth as 100 % and half of it as 50 %, so that the best guess lies
-# below the median. Offline throughput is as often above as below.
-_QUANTILE = {"tpot": 0.42, "ttft": 0.42, "rate": 0.5}
 _MEAN = {
     "eta": 0.12,
     "subsample": 0.7,
@@ -26,8 +23,9 @@ _MEAN = {
     "min_child_weight": 2,
     "reg_lambda": 2.0,
     "objective": "reg:quantileerror",
+    "quantile_alpha": 0.5,
 }
-_SCALE = {"eta": 0.06, "subsample": 0.7, "colsample_bytree": 0.4, "min_child_weight": 5, "reg_lambda": 5.0}
+_SCALE = {"eta": 0.06, "subsample": 0.7, "colsample_bytree": 0.4, "min_child_weight": 20, "reg_lambda": 5.0}
 _SCALE_DEPTH, _SCALE_ROUNDS = 2, 60
 _COMMON = {"nthread": 1, "seed": 7, "tree_method": "hist", "verbosity": 0}
 
@@ -51,8 +49,7 @@ class Prepared:
 def mean_forest(p: Prepared, head: str, keep: NDArray[np.bool_]) -> Forest:
     rows = keep & p.usable(head)
     target = np.clip(p.residual[head][rows], -LIMIT, LIMIT)
-    settings = _MEAN | {"quantile_alpha": _QUANTILE[head]}
-    return _boost(p.features[rows], target, curve_weight(p.data, head)[rows], settings, DEPTH, ROUNDS)
+    return _boost(p.features[rows], target, curve_weight(p.data, head)[rows], _MEAN, DEPTH, ROUNDS)
 
 
 def scale_forest(features: NDArray[np.float32], error: Array, weight: Array) -> Forest:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.learned.regressor import HEADS, LIMIT, blended
+from foundry_sim.learned.regressor import HEADS, LIMIT
 from foundry_sim.learned.smoother import Smoother
 from foundry_sim.physics.terms import Array
 from foundry_sim.train.dataset import DATA, Dataset
@@ -125,10 +125,10 @@ def _correction(
     p: Prepared, head: str, keep: NDArray[np.bool_], columns: NDArray[np.float32], first: Smoother
 ) -> Array:
     """What the models trained on `keep` add to the closed form, for all rows."""
-    if head == "ttft":
-        return np.clip(first.predict(places(p)), -LIMIT, LIMIT)
-    smooth = None if head == "rate" else beside(p, keep, first).predict(places(p))
-    return blended(mean_forest(p, head, keep).predict(columns), smooth)
+    if head == "rate":
+        return mean_forest(p, head, keep).predict(columns)
+    smooth = first if head == "ttft" else beside(p, keep, first)
+    return np.clip(smooth.predict(places(p)), -LIMIT, LIMIT)
 
 
 def merge(parts: Sequence[Heldout]) -> Heldout:

@@ -1,8 +1,9 @@
 """How wide intervals are: the size of the errors that left-out rows showed, learned over three ways of leaving out.
 
-A forest predicts an error's size from the features and the distance to the nearest measurement; a factor stretches it
-until the nominal share of left-out rows is covered. Unseen configurations, models and devices teach both. What is
-reported of a group comes from forests and factors made without its rows; rows after the date never teach, only check.
+A forest predicts an error's size from the features and the distance to the nearest measurement: answers lean to the low
+side by it, and a factor stretches it until the nominal share of left-out rows is covered. Unseen configurations, models
+and devices teach both. What is reported of a group comes from forests and factors made without its rows; rows after the
+date never teach, only check.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.learned.regressor import error_size, with_distance
+from foundry_sim.learned.regressor import error_size, lean, with_distance
 from foundry_sim.learned.trees import Forest
 from foundry_sim.physics.terms import Array
 from foundry_sim.train.dataset import Dataset, curve_weight, fully_known
@@ -81,13 +82,22 @@ def fit(s: Sample) -> tuple[Forest, Array]:
     return _forest(s, s.without(-1)), np.array([usual, novel, 1.3 * novel, 1.6 * novel])
 
 
-def widths(s: Sample) -> Array:
-    """Half-widths (log) of each error's interval, from what was made without its group."""
+def crossed(s: Sample) -> tuple[Array, Array]:
+    """Each error as it would be shipped, leaning, and its interval's half-width (log), by models without its group."""
     sizes, found = _sizes(s), np.empty(len(s.error))
     for group in np.unique(s.group).tolist():
         out = s.group == group
         found[out] = sizes[out] * _stretch(s, sizes, s.without(group), bool(s.novel[out][0]))
-    return found
+    return s.error - lean(sizes), found
+
+
+def sizes_elsewhere(
+    p: Prepared, head: str, found: Mapping[str, Heldout], out: NDArray[np.bool_], distance: Array
+) -> Array:
+    """Expected size of every row's error at this distance, taught by no row of `out`."""
+    s = sample(p, head, found, trust(p.data, head, found))
+    forest = _forest(s, s.without(-1) & ~out[s.row])
+    return error_size(forest.predict(with_distance(p.features, distance)))
 
 
 def _sizes(s: Sample) -> Array:
@@ -104,9 +114,9 @@ def _forest(s: Sample, keep: NDArray[np.bool_]) -> Forest:
 
 
 def _stretch(s: Sample, sizes: Array, keep: NDArray[np.bool_], novel: bool) -> float:
-    """The quantile of |error| / size; a large group counts more than a small one, but not in proportion."""
+    """The quantile of |leaning error| / size; a large group counts more than a small one, but not in proportion."""
     rows = keep & (s.novel == novel)
     _, place, size = np.unique(s.group[rows], return_inverse=True, return_counts=True)
-    ratio = np.abs(s.error[rows]) / sizes[rows]
+    ratio = np.abs(s.error - lean(sizes))[rows] / sizes[rows]
     found = np.quantile(ratio, _COVERAGE[novel], weights=size[place] ** -0.5, method="inverted_cdf")
     return float(found)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry_sim.learned.regressor import HEADS, Regressor, novelty_of
+from foundry_sim.learned.regressor import HEADS, Regressor, lean, novelty_of
 from foundry_sim.physics.terms import Array
 from foundry_sim.train import heldout, intervals
 from foundry_sim.train.dataset import CURRENT, fully_known, load
@@ -22,25 +22,33 @@ def report() -> Iterator[str]:
     """Lines of the table; physics and corrections are fitted again for every source (minutes)."""
     clean, asked = load(known_speculation=True), load(known_speculation=False)
     stored = heldout.read()
-    trust = {head: intervals.trust(asked, head, stored) for head in HEADS}
     yield _HEADER
     for source in sorted(CURRENT):
         out = np.array([m.source == source for m in asked.rows])
         fitted = heldout.rounded(PhysicsFit(clean, ~out).run(heldout.ROUNDS))
-        yield from _lines(source, Prepared(asked, fitted), out, trust)
+        yield from _lines(source, Prepared(asked, fitted), out, stored)
 
 
-def _lines(source: str, p: Prepared, out: NDArray[np.bool_], trust: dict[str, float]) -> Iterator[str]:
+def _lines(source: str, p: Prepared, out: NDArray[np.bool_], stored: dict[str, heldout.Heldout]) -> Iterator[str]:
     held = heldout.errors_without(p, out)
-    known = Regressor({}, **known_facts(p, ~out))
-    novel = novelty_of(known, p.terms, p.data.frame.context) > 0
     recorded = np.array([fully_known(m) for m in p.data.rows])
     for head in HEADS:
         seen = np.isfinite(held.corrected[head]) & p.data.current
-        predicted = np.where(novel, intervals.errors(held, head, trust[head]), held.corrected[head])
+        predicted = _predicted(p, out, held, head, stored)
         for name, keep in ((head, seen), (f"{head}, fully recorded", seen & recorded)):
             if keep.any():
                 yield _line(f"{source}: {name}", held.physics[head][keep], predicted[keep])
+
+
+def _predicted(
+    p: Prepared, out: NDArray[np.bool_], held: heldout.Heldout, head: str, stored: dict[str, heldout.Heldout]
+) -> Array:
+    """Log errors with the trust and the lean that a request of the source would get."""
+    trust = intervals.trust(p.data, head, stored)
+    known = Regressor({}, **known_facts(p, ~out))
+    novel = novelty_of(known, p.terms, p.data.frame.context) > 0
+    size = intervals.sizes_elsewhere(p, head, stored, out, held.distance)
+    return np.where(novel, intervals.errors(held, head, trust), held.corrected[head]) - lean(size)
 
 
 def _line(name: str, physics: Array, predicted: Array) -> str:

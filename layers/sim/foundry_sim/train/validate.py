@@ -112,10 +112,10 @@ def left_out(data: Dataset) -> dict[str, LeftOut]:
     found = {split: LeftOut({}, {}) for split in SPLITS}
     for head in HEADS:
         s = intervals.sample(p, head, stored, intervals.trust(data, head, stored))
-        width = intervals.widths(s)
+        error, width = intervals.crossed(s)
         for place, split in enumerate(SPLITS):
             mine, values = s.split == place, np.full((2, len(data.rows)), np.nan)
-            values[:, s.row[mine]] = s.error[mine], width[mine]
+            values[:, s.row[mine]] = error[mine], width[mine]
             found[split].errors[head], found[split].widths[head] = values
     return found
 
