@@ -78,6 +78,7 @@ def root() -> None:
 
 def main() -> None:
     """Entry point: one line for a mistake, a traceback only with FOUNDRY_DEBUG set."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: threads cost the simulator's small products more
     try:
         app(standalone_mode=True)
     except CliError as error:

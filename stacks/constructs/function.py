@@ -42,6 +42,8 @@ class DomainFunction(Construct):
                 "POWERTOOLS_METRICS_NAMESPACE": "Foundry",
             },
         )  # fmt: skip
+        if "numerics" in layers:
+            self.set("OPENBLAS_NUM_THREADS", "1")  # its threads cost small products more than they save
         log_group.grant_write(self.function)
         accept(
             self.function,
