@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foundry_sim.train import sources
+from foundry_sim.train import heldout, intervals, sources
 from foundry_sim.train.dataset import CURRENT, Dataset, load
 from foundry_sim.train.fit import fitted_table
+from foundry_sim.train.fit_residual import Prepared
 
 
 class ShippedConstants:
@@ -36,3 +37,12 @@ def test_a_source_never_teaches_what_is_reported_of_it(monkeypatch: pytest.Monke
     amd = sum(m.source == "inferencex-amd" for m in some.rows)
     assert counted["tpotinferencex-amd"] == amd > 0
     assert {line.split(":")[0] for line in lines[1:]} == CURRENT
+
+
+def test_error_sizes_of_a_source_come_from_the_others() -> None:
+    data, stored = load(known_speculation=False), heldout.read()
+    p, distance = Prepared(data, fitted_table()), np.ones(len(data.rows))
+    offline = np.array([m.source == "trtllm-perf" for m in data.rows])
+    alone = intervals.sizes_elsewhere(p, "rate", stored, offline, distance)
+    assert not alone.any(), "one source alone measured the offline rate"
+    assert (intervals.sizes_elsewhere(p, "tpot", stored, offline, distance) > 0).all()

@@ -94,10 +94,12 @@ def crossed(s: Sample) -> tuple[Array, Array]:
 def sizes_elsewhere(
     p: Prepared, head: str, found: Mapping[str, Heldout], out: NDArray[np.bool_], distance: Array
 ) -> Array:
-    """Expected size of every row's error at this distance, taught by no row of `out`."""
+    """Expected size of every row's error at this distance, taught by no row of `out`; zero where no other could."""
     s = sample(p, head, found, trust(p.data, head, found))
-    forest = _forest(s, s.without(-1) & ~out[s.row])
-    return error_size(forest.predict(with_distance(p.features, distance)))
+    others = s.without(-1) & ~out[s.row]
+    if not others.any():
+        return np.zeros(len(out))
+    return error_size(_forest(s, others).predict(with_distance(p.features, distance)))
 
 
 def _sizes(s: Sample) -> Array:
