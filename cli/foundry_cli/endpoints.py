@@ -84,6 +84,9 @@ def endpoint_policy(
     fallbacks: Annotated[
         str | None, typer.Option(help="Endpoints asked when this one has no deployment left: a,b. Empty for none.")
     ] = None,
+    hold: Annotated[
+        int | None, typer.Option(help="Seconds that requests wait for a sleeping deployment, 0: they wake none.")
+    ] = None,
     project: Project = None,
 ) -> None:
     """Show what gateways do with an endpoint's requests, or change what is given."""
@@ -94,10 +97,37 @@ def endpoint_policy(
         "guardrails": _entries(guardrails, '{"id": "mail", "kind": "pii"}'),
         "traffic": _entries(traffic, '{"endpoint": "next", "weight": 0.1}'),
         "fallbacks": None if fallbacks is None else [name for name in fallbacks.split(",") if name],
+        "hold_s": hold,
     }  # fmt: skip
     policy = {field: value for field, value in given.items() if value is not None}
     endpoint = api.patch(path, {"policy": policy}) if policy else api.get(path)
     show_json(endpoint["policy"])
+
+
+@endpoints_app.command("adapters")
+def endpoint_adapters(
+    name: str,
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", help="NAME=ENGINE_NAME, once for each; they replace those there are."),
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Have no adapters.")] = False,
+    project: Project = None,
+) -> None:
+    """Show the LoRA adapters that clients call as models, or say which there are."""
+    api = Api()
+    path = f"/projects/{project_of(api, project)['id']}/endpoints/{name}"
+    given = {} if none else _named(adapters or [])
+    endpoint = api.patch(path, {"adapters": given}) if none or given else api.get(path)
+    show_json(endpoint["adapters"])
+
+
+def _named(adapters: list[str]) -> dict[str, str]:
+    """What clients call each adapter → what its engine does."""
+    named = dict(adapter.partition("=")[::2] for adapter in adapters)
+    if len(named) < len(adapters) or not all(named) or not all(named.values()):
+        raise CliError("Give each adapter once, as NAME=ENGINE_NAME: --adapter support=org/support-lora.")
+    return named
 
 
 def _entries(path: Path | None, example: str) -> list[Any] | None:

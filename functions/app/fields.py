@@ -4,9 +4,16 @@ import re
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+# Engines serve adapters under names of their publishers, such as org/adapter-v2.
+ServedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}$")]
+# The names of an endpoint's adapters are written in one transaction with it, which has room for 100 items.
+Adapters = Annotated[
+    dict[ServedName, ServedName],
+    Field(max_length=32, description="LoRA adapters: what clients call each, and what its engine does."),
+]
 _HOST = re.compile(r"([a-z0-9-]{1,63}\.)+[a-z]{2,63}")
 _ENGINE_HOST = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+")
 _PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")  # what RFC 3986 allows

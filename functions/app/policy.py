@@ -25,6 +25,7 @@ _PII = frozenset(get_args(PersonalData))
 _CALLED = ("http", "bedrock")
 _PATTERN_CHARS = 50_000  # an endpoint is one item of the table
 _MONTH_S = 31 * 24 * 3600
+_HOUR_S = 3600
 
 
 class Guardrail(BaseModel, extra="forbid"):
@@ -92,7 +93,8 @@ class Share(BaseModel, extra="forbid"):
 class Policy(BaseModel, extra="forbid"):
     """``cache_ttl_s``: how long answers are kept and repeated, 0 for not at all. ``coalesce_ms``: how long chunks of a
     stream may wait for each other while a gateway is busy. ``fallbacks``: other endpoints of the project, asked in turn
-    when this one has no deployment left; those that have fallbacks of their own are passed over."""
+    when this one has no deployment left; those that have fallbacks of their own are passed over. ``hold_s``: how long a
+    request waits for a sleeping deployment, which it wakes; 0: it is refused, and nothing is woken."""
 
     routing: Routing = "least_outstanding"
     retries: Annotated[int, Field(ge=0, le=10, strict=True)] = 2
@@ -101,6 +103,7 @@ class Policy(BaseModel, extra="forbid"):
     guardrails: Annotated[list[Guardrail], Field(max_length=32), AfterValidator(_sound)] = []
     traffic: Annotated[list[Share], Field(max_length=8)] = []
     fallbacks: Annotated[list[Name], Field(max_length=8)] = []
+    hold_s: Annotated[int, Field(ge=0, le=_HOUR_S, strict=True)] = 0
 
     @property
     def canary_weight(self) -> float:

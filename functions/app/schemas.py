@@ -8,17 +8,13 @@ from foundry_core.principal import Role
 from foundry_core.runs import Run, RunError, RunStatus, StepStatus
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from functions.app.fields import Name, OutsideUrl
+from functions.app.fields import Adapters, Name, OutsideUrl, ServedName
 from functions.app.policy import CoalesceMs, Policy, PolicySet, StoredPolicy
 
 T = TypeVar("T")
 Text = Annotated[str, StringConstraints(max_length=500)]
 Amount = Annotated[int, Field(ge=0, le=10**18, strict=True)]
 TimeMs = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
-
-
-# Engines serve adapters under names of their publishers, such as org/adapter-v2.
-ServedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}$")]
 
 
 def _cidr(value: str) -> str:
@@ -192,6 +188,7 @@ class Endpoint(BaseModel):
     price: Price
     limits: Limits = Limits()
     policy: Policy = Policy()
+    adapters: dict[str, str] = {}
     created_at_ms: int
 
 
@@ -206,6 +203,7 @@ class EndpointCreate(Request):
     price: PriceSet = PriceSet()
     limits: Limits = Limits()
     policy: PolicySet = PolicySet()
+    adapters: Adapters = {}
     max_output_tokens: Annotated[int, Field(ge=1, le=10**7, strict=True)] | None = None
 
 
@@ -228,10 +226,11 @@ class Credential(BaseModel):
 
 class EndpointChange(Request):
     """Fields that are given are replaced, within ``limits`` and ``policy`` too. A null lifts a limit; a ``policy`` of
-    null is the usual one."""
+    null is the usual one; ``adapters`` of null are none."""
 
     limits: Limits | None = None
     policy: PolicySet | None = None
+    adapters: Adapters | None = None
 
     @property
     def uses_credential(self) -> bool:

@@ -65,6 +65,7 @@ class PolicyEntry(BaseModel):
     cache_ttl_s: int
     coalesce_ms: int
     fallbacks: list[str]
+    hold_s: int
     guardrails: list[GuardrailEntry]
 
 
@@ -75,6 +76,7 @@ class EndpointEntry(BaseModel):
     price: Price
     limits: Limits
     max_output_tokens: int | None
+    adapters: dict[str, str]
     policy: PolicyEntry
 
 

@@ -1,6 +1,6 @@
 """Endpoints: published by the deploy flow, withdrawn by the delete flow; made by hand for external providers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from foundry_core.clock import now_ms
@@ -61,13 +61,23 @@ def changed(endpoint: PublishedEndpoint, request: EndpointChange) -> PublishedEn
     if "policy" in request.model_fields_set:
         given = request.policy.model_dump(exclude_unset=True) if request.policy else Policy().model_dump()
         fields["policy"] = Policy(**{**endpoint.policy.model_dump(), **given})
+    if "adapters" in request.model_fields_set:
+        fields["adapters"] = request.adapters or {}
+        _refuse_taken(fields["adapters"].keys() - endpoint.adapters.keys())
     return endpoint.model_copy(update=fields)
 
 
+def _refuse_taken(names: Iterable[str]) -> None:
+    for name in sorted(names):
+        if store.taken(name):
+            raise NameTaken(f"There is an endpoint or adapter {name} already.", next_action="Choose another name.")
+
+
 def create(project_id: str, request: EndpointCreate, principal: Principal) -> Endpoint:
-    """An endpoint that an external provider answers. ``NameTaken`` when there is one of the name."""
-    if store.find(request.name) is not None:
-        raise NameTaken(f"There is an endpoint {request.name} already.", next_action="Choose another name.")
+    """An endpoint that an external provider answers. ``NameTaken`` when its name or an adapter's is in use."""
+    if request.name in request.adapters:
+        raise NameTaken(f"An adapter of {request.name} has its name.", next_action="Choose another name.")
+    _refuse_taken({request.name, *request.adapters})
     backend_id = new_id("ext")
     backend = Backend(
         id=backend_id, deployment_id=backend_id, url=request.url, model=request.model, provider=request.provider,
@@ -76,7 +86,7 @@ def create(project_id: str, request: EndpointCreate, principal: Principal) -> En
     endpoint = PublishedEndpoint(
         id=new_id("ep"), name=request.name, project_id=project_id, model_id=None, deployment_ids=[backend_id],
         provider=request.provider, price=Price(**request.price.model_dump()),
-        limits=request.limits, policy=request.policy, created_at_ms=now_ms(),
+        limits=request.limits, policy=request.policy, adapters=request.adapters, created_at_ms=now_ms(),
         max_output_tokens=request.max_output_tokens, backends=[backend],
     )  # fmt: skip
     store.insert(endpoint, backend_id, _event("published", endpoint, principal.user_id))
@@ -101,6 +111,7 @@ def publish(deployment: Mapping[str, Any], upstreams: Mapping[str, Any]) -> Publ
 
 def _publish(wanted: PublishedEndpoint, deployment_id: str) -> PublishedEndpoint:
     if store.find(wanted.name) is None:
+        _refuse_taken([wanted.name])
         store.insert(wanted, deployment_id, _event("published", wanted, deployment_id))
         return wanted
     return store.update(wanted.name, lambda known: _renewed(known, wanted, deployment_id))
@@ -112,7 +123,7 @@ def _renewed(
     if known.deployment_ids != [deployment_id]:
         raise NameTaken(f"The endpoint {wanted.name} is served by another deployment.",
                         next_action="Deploy under another name.")  # fmt: skip
-    kept = {name: getattr(known, name) for name in ("id", "created_at_ms", "limits", "policy")}
+    kept = {name: getattr(known, name) for name in ("id", "created_at_ms", "limits", "policy", "adapters")}
     same = wanted.model_copy(update=kept)
     return None if same == known else (same, _event("published", same, deployment_id))
 

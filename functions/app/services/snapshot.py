@@ -97,7 +97,8 @@ def _endpoint(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -
         tier += _shared(endpoint, share, every)
     return EndpointEntry(
         name=endpoint.name, project_ids=[endpoint.project_id], tiers=[tier], price=endpoint.price,
-        limits=endpoint.limits, max_output_tokens=endpoint.max_output_tokens, policy=_policy(endpoint, every),
+        limits=endpoint.limits, max_output_tokens=endpoint.max_output_tokens, adapters=endpoint.adapters,
+        policy=_policy(endpoint, every),
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""Published endpoints. The name is the key: it is unique over all projects, because clients name nothing else."""
+"""Published endpoints. The name is the key: it is unique over all projects, because clients name nothing else. An
+adapter's name is a key of the same kind, so that it is nobody else's either."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from foundry_core.errors import NotFound
 from foundry_core.events import Event
@@ -10,6 +11,7 @@ from functions.app.schemas import PublishedEndpoint
 from functions.app.store import projects
 from functions.app.store.table import (
     CONFIG,
+    AdapterItem,
     AppTable,
     DeploymentItem,
     EndpointItem,
@@ -28,7 +30,12 @@ def insert(endpoint: PublishedEndpoint, deployment_id: str, event: Event) -> Non
     project = projects.item_of(endpoint.project_id)
     with conflicts("The endpoint was published by another writer."):
         write(
-            create=[item, _deployment(deployment_id, endpoint.name), outbox(event)],
+            create=[
+                item,
+                *_adapters(endpoint, endpoint.adapters),
+                _deployment(deployment_id, endpoint.name),
+                outbox(event),
+            ],
             touch=[project],
             bump=[config_version()],
         )
@@ -41,13 +48,19 @@ def update(
 
     def attempt() -> PublishedEndpoint:
         item = _item(name)
-        changed = change(_endpoint(item))
+        before = _endpoint(item)
+        changed = change(before)
         if changed is None:
-            return _endpoint(item)
-        item.data = changed[0].model_dump(mode="json")
+            return before
+        after, event = changed
+        item.data = after.model_dump(mode="json")
+        more, fewer = after.adapters.keys() - before.adapters.keys(), before.adapters.keys() - after.adapters.keys()
         with conflicts("The endpoint was changed by another writer."):
-            write(save=[item], create=[outbox(changed[1])], bump=[config_version()])
-        return changed[0]
+            write(
+                save=[item], create=[*_adapters(after, more), outbox(event)], delete=_claimed(fewer),
+                bump=[config_version()],
+            )  # fmt: skip
+        return after
 
     return optimistic(attempt)
 
@@ -57,6 +70,11 @@ def find(name: str) -> PublishedEndpoint | None:
         return _endpoint(_item(name))
     except NotFound:
         return None
+
+
+def taken(name: str) -> bool:
+    """Whether an endpoint or an adapter has the name."""
+    return _named(name) is not None
 
 
 def load(project_id: str, name: str) -> PublishedEndpoint:
@@ -85,18 +103,37 @@ def delete(name: str, deployment_id: str, event: Event) -> None:
     item = _item(name)
     deployment = DeploymentItem.get(f"DEPLOYMENT#{deployment_id}", "ENDPOINT", consistent_read=True)
     with conflicts("The endpoint was changed by another writer."):
-        write(delete=[item, deployment], create=[outbox(event)], bump=[config_version()])
+        write(
+            delete=[item, *_claimed(_endpoint(item).adapters), deployment],
+            create=[outbox(event)],
+            bump=[config_version()],
+        )
 
 
 def _deployment(deployment_id: str, name: str) -> DeploymentItem:
     return DeploymentItem(f"DEPLOYMENT#{deployment_id}", "ENDPOINT", endpoint_name=name)
 
 
+def _adapters(endpoint: PublishedEndpoint, names: Iterable[str]) -> list[AdapterItem]:
+    return [AdapterItem(CONFIG, f"ENDPOINT#{name}", endpoint_name=endpoint.name) for name in names]
+
+
+def _claimed(names: Iterable[str]) -> list[AdapterItem]:
+    return [item for item in map(_named, names) if isinstance(item, AdapterItem)]
+
+
 def _item(name: str) -> EndpointItem:
+    item = _named(name)
+    if not isinstance(item, EndpointItem):
+        raise NotFound(f"There is no endpoint {name} in this project.", code="endpoint_not_found")
+    return item
+
+
+def _named(name: str) -> AppTable | None:
     try:
-        return EndpointItem.get(CONFIG, f"ENDPOINT#{name}", consistent_read=True)
-    except EndpointItem.DoesNotExist:
-        raise NotFound(f"There is no endpoint {name} in this project.", code="endpoint_not_found") from None
+        return AppTable.get(CONFIG, f"ENDPOINT#{name}", consistent_read=True)
+    except AppTable.DoesNotExist:
+        return None
 
 
 def _endpoint(item: EndpointItem) -> PublishedEndpoint:

@@ -3,6 +3,7 @@
 | pk | sk | what |
 |---|---|---|
 | ``CONFIG`` | ``PROJECT#<id>``, ``KEY#<project id>#<id>``, ``ENDPOINT#<name>`` | what gateways serve: one consistent query reads it all |
+| ``CONFIG`` | ``ENDPOINT#<adapter>`` | that an endpoint's adapter has the name: one name space with endpoints |
 | ``CONFIG`` | ``CREDENTIAL#<project id>#<name>`` | a provider's key, sealed |
 | ``CONFIG`` | ``VERSION`` | grows with every change of the above, in the same transaction |
 | ``PROJECT#<id>`` | ``MEMBER#<user id>`` | memberships; by user over gsi1 |
@@ -51,6 +52,10 @@ class KeyItem(AppTable, discriminator="key"):
 
 class EndpointItem(AppTable, discriminator="endpoint"):
     data = JSONAttribute()
+
+
+class AdapterItem(AppTable, discriminator="adapter"):
+    endpoint_name = UnicodeAttribute()
 
 
 class CredentialItem(AppTable, discriminator="credential"):

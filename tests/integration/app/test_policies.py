@@ -26,7 +26,7 @@ def path(call: Call, project: str) -> str:
 
 def test_an_endpoint_has_the_usual_policy(call: Call, path: str) -> None:
     usual = {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "guardrails": [],
-             "traffic": [], "fallbacks": []}  # fmt: skip
+             "traffic": [], "fallbacks": [], "hold_s": 0}  # fmt: skip
     assert call("GET", path).ok()["policy"] == usual
 
 
@@ -48,11 +48,12 @@ def test_an_endpoint_can_be_made_with_its_policy(call: Call, project: str) -> No
 
 def test_the_gateway_can_use_every_policy(call: Call, project: str, path: str, gateway: Call) -> None:
     """Both sides of the wire contract at once."""
-    call("PATCH", path, {"policy": {"cache_ttl_s": 60, "coalesce_ms": 7, "guardrails": RULES}}).ok()
+    call("PATCH", path, {"policy": {"cache_ttl_s": 60, "coalesce_ms": 7, "guardrails": RULES, "hold_s": 90}}).ok()
     call("POST", f"/projects/{project}/keys", {"name": "slow", "coalesce_ms": 40}).ok(201)
     snapshot = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode())
     endpoint = snapshot.endpoints["chat"]
     assert (endpoint.policy.cache_ttl_s, endpoint.policy.coalesce_ms, endpoint.problem) == (60, 7, "")
+    assert endpoint.policy.hold_s == 90
     assert endpoint.policy.guardrails[0] == Guardrail("no-mail", "pii", action="redact", patterns=["email"])
     scan = endpoint.policy.guardrails[3]
     assert (scan.url, scan.credential_ref, scan.fail_open) == ("https://scan.example.com/v1", f"{project}.scan", True)
@@ -91,6 +92,55 @@ def test_fallbacks_are_asked_in_turn_and_lead_in_no_circle(call: Call, project: 
     assert call("GET", path).ok()["policy"]["fallbacks"] == asked
 
 
+def test_adapters_are_called_as_models(call: Call, project: str, path: str, gateway: Call) -> None:
+    asked = {"support": "org/support-v2", "org/legal": "legal"}
+    assert call("PATCH", path, {"adapters": asked}, "developer").ok()["adapters"] == asked
+    endpoints = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode()).endpoints
+    assert endpoints["org/legal"] is endpoints["support"] is endpoints["chat"]
+    assert endpoints["chat"].adapters == asked
+    assert call("PATCH", path, {"adapters": {"support": "org/support-v3"}}).ok()["adapters"]["support"].endswith("v3")
+    assert list(load(json.dumps(gateway("GET", "/gateway/config").ok()).encode()).endpoints) == ["chat", "support"]
+    assert [e["name"] for e in call("GET", f"/projects/{project}/endpoints").ok()["items"]] == ["chat"]
+    call("GET", f"/projects/{project}/endpoints/support").problem(404, "endpoint_not_found")
+
+
+def test_a_name_belongs_to_one_endpoint_or_adapter(call: Call, project: str, path: str) -> None:
+    from functions.app.services import endpoints
+
+    other = call("POST", "/projects", {"name": "gamma"}).ok(201)["id"]
+    call("PATCH", path, {"adapters": {"tuned": "t"}}).ok()
+    call("PATCH", path, {"adapters": {"chat": "t"}}).problem(409, "name_taken")
+    for body in (
+        {"name": "tuned"},
+        {"name": "mine", "adapters": {"tuned": "t"}},
+        {"name": "me", "adapters": {"me": "t"}},
+    ):
+        call("POST", f"/projects/{other}/endpoints", {**MADE, **body}).problem(409, "name_taken")
+    facts = {"deployment_id": "dep_t", "endpoint_name": "tuned", "project_id": other, "model_id": "mdl_1"}
+    with pytest.raises(endpoints.NameTaken):
+        endpoints.publish(facts, {"upstreams": ["http://a:1"]})
+    call("PATCH", path, {"adapters": None}).ok()
+    call("POST", f"/projects/{other}/endpoints", {**MADE, "name": "tuned", "adapters": {"fine": "t"}}).ok(201)
+    call("DELETE", f"/projects/{other}/endpoints/tuned").ok(204)
+    call("PATCH", path, {"adapters": {"tuned": "t", "fine": "t"}}).ok()
+
+
+def test_adapters_outlast_another_publication(call: Call, project: str) -> None:
+    from functions.app.services import endpoints
+
+    facts = {"deployment_id": "dep_a", "endpoint_name": "own", "project_id": project, "model_id": "mdl_1"}
+    endpoints.publish(facts, {"upstreams": ["http://a:1"]})
+    call("PATCH", f"/projects/{project}/endpoints/own", {"adapters": {"tuned": "t"}}).ok()
+    assert endpoints.publish(facts, {"upstreams": ["http://b:1"]}).adapters == {"tuned": "t"}
+
+
+@pytest.mark.parametrize(
+    "adapters", [{"": "x"}, {"x": ""}, {"a b": "x"}, {"x": "../x"}, {f"n{i}": "x" for i in range(33)}]
+)
+def test_adapters_that_no_engine_serves_are_refused(call: Call, path: str, adapters: dict[str, str]) -> None:
+    call("PATCH", path, {"adapters": adapters}).problem(422, "invalid_request")
+
+
 def test_another_project_s_endpoint_gets_no_share(call: Call, path: str, gateway: Call) -> None:
     other = call("POST", "/projects", {"name": "beta"}).ok(201)["id"]
     call("POST", f"/projects/{other}/endpoints", {**MADE, "name": "theirs"}).ok(201)
@@ -107,7 +157,8 @@ def test_another_project_s_endpoint_gets_no_share(call: Call, path: str, gateway
         ({"coalesce_ms": 1001}, "coalesce_ms"),
         ({"routing": "random"}, "routing"),
         ({"fallbacks": ["../other"]}, "fallbacks"),
-        ({"hold_s": 5}, "hold_s"),
+        ({"hold_s": 3601}, "hold_s"),
+        ({"hold_queue": 5}, "hold_queue"),
         ({"traffic": [{"endpoint": "next", "weight": 0.1}]}, "routing weighted"),
         ({"traffic": [{"endpoint": "next", "weight": 1.5, "shadow": True}]}, "weight"),
         ({"routing": "weighted", "traffic": [{"endpoint": f"e{n}", "weight": 0.5} for n in (1, 2)]}, "less than all"),

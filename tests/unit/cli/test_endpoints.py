@@ -53,7 +53,7 @@ def asked(signed_in: Profile, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str
     def platform(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/projects":
             return httpx.Response(200, json={"items": [{"id": "prj_1", "name": "alpha"}], "next_cursor": None})
-        body = json.loads(request.content) if request.content else {"policy": {"cache_ttl_s": 0}}
+        body = json.loads(request.content) if request.content else {"policy": {"cache_ttl_s": 0}, "adapters": {}}
         asked.append((request.method, request.url.path, body))
         return httpx.Response(200, json=body)
 
@@ -71,11 +71,28 @@ def test_only_what_is_given_of_a_policy_changes(asked: list[Any], tmp_path: Path
     rules = [{"id": "mail", "kind": "pii", "patterns": ["email"]}]
     (tmp_path / "rules.json").write_text(json.dumps(rules))
     arguments = ["policy", "chat", "--cache", "0", "--guardrails", str(tmp_path / "rules.json"), "--fallbacks", "b,c"]
+    arguments += ["--hold", "90"]
     result = CliRunner().invoke(endpoints_app, arguments)
     assert result.exit_code == 0, result.output
-    policy = {"cache_ttl_s": 0, "guardrails": rules, "fallbacks": ["b", "c"]}
+    policy = {"cache_ttl_s": 0, "guardrails": rules, "fallbacks": ["b", "c"], "hold_s": 90}
     assert asked == [("PATCH", "/projects/prj_1/endpoints/chat", {"policy": policy})]
     assert json.loads(result.output) == policy
+
+
+def test_adapters_are_shown_said_and_taken_away(asked: list[Any]) -> None:
+    tuned = {"support": "org/support-v2", "legal": "x=y"}
+    for arguments in ([], ["--adapter", "support=org/support-v2", "--adapter", "legal=x=y"], ["--none"]):
+        assert CliRunner().invoke(endpoints_app, ["adapters", "chat", *arguments]).exit_code == 0
+    assert [body for _, _, body in asked[1:]] == [{"adapters": tuned}, {"adapters": {}}]
+    assert asked[0][0] == "GET"
+
+
+@pytest.mark.parametrize("adapters", [["support"], ["=x"], ["a="], ["a=x", "a=y"]])
+def test_an_adapter_without_its_engine_s_name_is_said(asked: list[Any], adapters: list[str]) -> None:
+    arguments = [part for adapter in adapters for part in ("--adapter", adapter)]
+    result = CliRunner().invoke(endpoints_app, ["adapters", "chat", *arguments])
+    assert isinstance(result.exception, CliError) and "NAME=ENGINE_NAME" in str(result.exception)
+    assert asked == []
 
 
 @pytest.mark.parametrize(("text", "said"), [("{", "not JSON"), ("{}", "must hold a list")])
