@@ -15,6 +15,8 @@ from foundry_core import aws, runs
 from foundry_core.runs import Run
 from foundry_core.settings import settings
 from foundry_local.kube import ClusterThread, SimulatedCluster
+from foundry_sim.search.plans import SimulationRequest
+from foundry_sim.search.search import simulate
 from kubernetes import client as kubernetes
 
 from functions.cluster.handler import task
@@ -132,14 +134,13 @@ def cluster(call: Callable[..., Any], simulated: SimulatedCluster, flow: Flow) -
 @pytest.fixture(scope="session")
 def plans() -> list[dict[str, Any]]:
     """What a simulation of the example model on the demo's H100 nodes returns."""
-    from functions.sim import service
-    from functions.sim.schemas import SimulationCreate
-
-    request = SimulationCreate.model_validate({
-        "model": MODEL, "device_groups": GROUPS, "service_levels": {"ttft_ms": 500, "tokens_per_second": 30},
+    request = SimulationRequest.model_validate({
+        "model": {**MODEL["config"], "_name_or_path": MODEL["name"]}, "device_groups": GROUPS,
+        "engines": ["vllm", "sglang"],
+        "service_levels": {"ttft_ms": 500, "tokens_per_second": 30},
         "workload": {"input_tokens": 1024, "output_tokens": 256, "concurrency": 64},
     })  # fmt: skip
-    return [plan.model_dump(mode="json") for plan in service.search(service.resolved(request)).plans]
+    return [plan.model_dump(mode="json") for plan in simulate(request).plans]
 
 
 @pytest.fixture
