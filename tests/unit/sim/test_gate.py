@@ -110,6 +110,13 @@ def test_an_unseen_architecture_is_told_and_gets_a_wider_interval() -> None:
     assert seen and new and new.hi / new.lo > seen.hi / seen.lo
 
 
+def test_a_device_that_was_not_measured_is_told_though_its_memory_is_as_fast_as_that_of_one_that_was() -> None:
+    known = next(row["request"] for row in SNAPSHOT if row["request"]["device"] == "b200_sxm")
+    seen, new = predict([parse(known), parse(known | {"device": "b300_sxm"})])
+    assert seen.in_domain and not new.in_domain
+    assert seen.tpot_ms and new.tpot_ms and new.tpot_ms.hi / new.tpot_ms.lo > seen.tpot_ms.hi / seen.tpot_ms.lo
+
+
 def test_software_newer_than_every_measurement_widens_the_interval() -> None:
     known = SNAPSHOT[0]["request"]
     measured, newer, newest = (

@@ -5,6 +5,7 @@ No names of models or devices: only facts that an unseen one has, too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ FAMILIES = ("ampere", "ada", "hopper", "blackwell")
 class Context:
     """Columns of facts that the closed form does not see. Codes are indexes into the tuples above, or NaN."""
 
+    device: Array  # a number of its own for each device: no feature, it only tells which were measured
     engine: Array
     vendor: Array
     family: Array
@@ -38,6 +40,7 @@ class Context:
 class Facts:
     """The context of one row."""
 
+    device: float
     engine: float
     vendor: float
     family: float
@@ -51,6 +54,7 @@ class Facts:
 
 def facts(device: Device, engine: str, software: float | None, measured: float | None) -> Facts:
     return Facts(
+        device=float(crc32(f"{device.name} {device.memory_bandwidth_bytes_per_s}".encode())),  # a share is another one
         engine=code(ENGINES, engine),
         vendor=code(VENDORS, device.vendor),
         family=code(FAMILIES, family(device).split("_")[0]),

@@ -142,7 +142,7 @@ def novelty_of(learned: Regressor, t: Terms, known: Context) -> NDArray[np.intp]
     """How many of architecture, device and engine are unmeasured."""
     parts = (
         (signature(t), learned.architectures),
-        (np.asarray(t.memory_bandwidth), learned.devices),
+        (np.asarray(known.device), learned.devices),
         (np.asarray(known.engine), learned.engines),
     )
     unknown = [~np.isin(values, list(seen)) for values, seen in parts]

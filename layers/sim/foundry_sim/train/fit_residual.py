@@ -63,7 +63,7 @@ def known_facts(p: Prepared, keep: NDArray[np.bool_]) -> dict[str, frozenset[flo
     current = keep & p.data.current
     return {
         "architectures": frozenset(signature(p.terms)[current].tolist()),
-        "devices": frozenset(p.terms.memory_bandwidth[current].tolist()),
+        "devices": frozenset(p.data.frame.context.device[current].tolist()),
         "engines": frozenset(e for e in p.data.frame.context.engine[current].tolist() if e == e),
     }
 
