@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent / "gateway"
 # Not compiled: what msgspec fills (wire, shapes), what others subclass (stage), and what is off the hot path.
 MODULES = (
     *("attempts", "connection", "flow", "form_flow", "framing", "front", "header_names", "hot", "journal", "metering"),
-    *("pool", "repeated_head", "upstream", "core/authorise", "core/call", "core/choose", "core/exchange"),
+    *("pool", "repeated_head", "strict", "upstream", "core/authorise", "core/call", "core/choose", "core/exchange"),
     *("core/headers", "core/health", "core/lease", "core/limit", "core/multipart", "core/policy", "core/problems"),
     *("core/reserve", "core/retry", "core/snapshot", "core/usage", "telemetry"),
 )

@@ -62,7 +62,7 @@ TOKENS = [
     b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"\r\n\r\n", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n",
     b"ffffffff\r\n", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"Connection: close\r\n", b"--B--\r\n",
     b"--B\r\n", b"\xff\xfe", b"{", b'"', b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"A" * 40_000, b"[" * 2000,
-    b"-1", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"Host: y\r\n", b"transfer-encoding: gzip\r\n", b"5;ext=", b";a=b", b"-1", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 ]  # fmt: skip
 
 

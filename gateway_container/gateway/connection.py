@@ -46,6 +46,7 @@ class Connection(asyncio.Protocol):
         "_deaf",
         "_expects",
         "_form",
+        "_framing_bytes",
         "_head_bytes",
         "_in_body",
         "_incoming",
@@ -64,7 +65,6 @@ class Connection(asyncio.Protocol):
         "hot",
         "key",
         "on_body",
-        "on_header",
         "on_url",
         "peer",
         "snapshot",
@@ -82,7 +82,6 @@ class Connection(asyncio.Protocol):
         self._urls: list[bytes] = []
         self.on_url = self._urls.append
         self._named: dict[bytes, bytes] = {}
-        self.on_header = self._named.__setitem__
         self._parts: list[bytes] = []
         self.on_body = self._parts.append
         self._long_body: bytearray | None = None  # of many parts
@@ -99,6 +98,7 @@ class Connection(asyncio.Protocol):
         self._lingers = False
         self._in_body = False
         self._chunked = False  # so is the body that is coming
+        self._framing_bytes = 0  # since the last payload; -1: a body or a chunk began in this segment
         self._expects = False
         self._head_bytes = 0  # of the head that is coming; -1: none is, and there was one before
         self._body_bytes = 0

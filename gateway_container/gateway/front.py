@@ -8,7 +8,7 @@ from typing import Final, cast
 
 import httptools
 
-from gateway.connection import Connection, Job
+from gateway.connection import Job
 from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
 from gateway.flow import Flow
@@ -16,19 +16,19 @@ from gateway.form_flow import FormFlow
 from gateway.header_names import HeaderNames, KnownRequest, names_of
 from gateway.repeated_head import LESSONS
 from gateway.side_call import SideCall
+from gateway.strict import Strict
 
 log = logging.getLogger("gateway.front")
 JSON: Final = b"application/json"
 SMALL_BODY_BYTES: Final = 64 << 10  # of a refused request this much is read, so that the connection can be kept
 MANY_PARTS: Final = 256
-MANY_TRAILERS: Final = 64
 LINGER_S: Final = 2.0
 
 
-class Front(Connection):
+class Front(Strict):
     """Reads requests and hands them to jobs.
 
-    Three of llhttp's callbacks are methods of a list or a dictionary: they cost no Python frame.
+    Two of llhttp's callbacks are methods of a list: they cost no Python frame.
     """
 
     __slots__ = ()
@@ -40,6 +40,7 @@ class Front(Connection):
         if self._same is not None and self._again(data):
             return
         at_start = not self._in_body and self._head_bytes <= 0
+        parts = len(self._parts)
         try:
             self._feed(data)
         except httptools.HttpParserCallbackError:
@@ -48,8 +49,8 @@ class Front(Connection):
         except httptools.HttpParserError:
             self._fail(Rejected("invalid_request", "This is not a valid HTTP/1.1 request."))
         else:
-            if self._in_body:
-                self._part_of_body(len(data))
+            if self._in_body and not self._deaf:
+                self._part_of_body(len(data), len(self._parts) > parts)
             elif self._urls or self._head_bytes > 0:
                 self._part_of_head(len(data))
             elif self._lesson is not None:
@@ -93,26 +94,18 @@ class Front(Connection):
             else:
                 return
 
-    def _head_without_offer(self) -> bytes:
-        method = self._parser.get_method()
-        if method == b"CONNECT":
-            raise httptools.HttpParserError("a tunnel")
-        lines = [b"%b: %b\r\n" % header for header in self._named.items() if header[0].lower() != b"upgrade"]
-        head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, b"".join(self._urls), b"".join(lines))
-        self._named.clear()
-        self._urls.clear()
-        return head
-
     def on_headers_complete(self) -> None:
         self._in_body = True
         self._head_bytes = -1
         self._since_s = self.hot.now_s
+        if (problem := self._unsound_head()) is not None:
+            self._fail(problem)
 
     def on_chunk_header(self) -> None:
         """What follows the last chunk are trailers, no headers (RFC 9110, 6.5.1), though the parser tells them so."""
         if self._incoming is None and not self._deaf:
             self._start()
-        self._chunked = True
+        self._framing_bytes = -1
         self._named.clear()
 
     def on_message_complete(self) -> None:
@@ -157,7 +150,7 @@ class Front(Connection):
         if self._head_bytes > self.hot.settings.max_header_bytes:
             self._fail(Rejected("header_too_large"))
 
-    def _part_of_body(self, size: int) -> None:
+    def _part_of_body(self, size: int, payload: bool) -> None:
         """More of the body is to come: check the key before anything is kept, and mind the size."""
         job = self._incoming
         if job is None:
@@ -171,7 +164,7 @@ class Front(Connection):
                 self._last(job)
         elif self._body_bytes > job.max_body_bytes:
             self._refuse_body(job, Rejected("body_too_large"))
-        elif self._chunked and len(self._named) > MANY_TRAILERS:
+        elif self._chunked and self._endless(size, payload):
             self._refuse_body(job, Rejected("header_too_large"))
         elif self._form is not None:
             self._pass_form(self._form)
@@ -201,7 +194,7 @@ class Front(Connection):
 
     def _start(self) -> Job:
         """The body of a request begins."""
-        self._body_bytes, self._chunked = 0, False
+        self._body_bytes = 0
         self._incoming = job = self._begin()
         return job
 

@@ -8,14 +8,34 @@ from collections.abc import AsyncIterator
 
 import httpx
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.core.call import INFERENCE_PATHS
+from gateway.core.headers import unsound_head
 from gateway.inference import Inference
 from gateway.runtime import Gateway
 from gateway.settings import Settings
-from gateway.side import Side
+from gateway.side import Side, refusal
+
+
+class SoundHeads:
+    """ASGI middleware: not every server refuses what the hot path refuses."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] == "http":
+            names = [name for name, _ in scope["headers"]]
+            codings = [value for name, value in scope["headers"] if name == b"transfer-encoding"]
+            problem = unsound_head(names.count(b"host"), codings, scope["http_version"] == "1.0")
+            if problem is not None:
+                app = refusal(problem, scope["path"])
+                app.headers["connection"] = "close"
+        await app(scope, receive, send)
 
 
 class InferenceRoute:
@@ -52,6 +72,6 @@ def create_app(settings: Settings, upstream: httpx.AsyncBaseTransport | None = N
     side = Side(gateway)
     inference = InferenceRoute(gateway, client, side)
     routes = [Route(path, inference) for path in sorted(INFERENCE_PATHS)]
-    app = Starlette(routes=[*routes, Mount("/", side)], lifespan=lifespan)
+    app = Starlette(routes=[*routes, Mount("/", side)], middleware=[Middleware(SoundHeads)], lifespan=lifespan)
     app.state.gateway = gateway
     return app

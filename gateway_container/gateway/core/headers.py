@@ -1,9 +1,10 @@
 """Which headers pass, in either direction: only those named here, so nothing internal leaks in or out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.core.authorise import inside
+from gateway.core.problems import Rejected
 from gateway.core.snapshot import Network
 
 USER_AGENT: Final = (b"user-agent", b"foundry-gateway")  # some providers' front doors turn away who names none
@@ -40,3 +41,13 @@ def client_ip(peer: str, forwarded_for: bytes, trusted: tuple[Network, ...]) -> 
         if not inside(hop, trusted):
             return hop
     return hops[0]
+
+
+def unsound_head(hosts: int, codings: Sequence[bytes], http_1_0: bool) -> Rejected | None:
+    """Why a request head is refused (RFC 9112, 3.2 and 6.1), None: it is not. ``hosts`` is the number of its Host
+    lines, ``codings`` are the values of its Transfer-Encoding lines."""
+    if codings and [coding.lower() for coding in codings] != [b"chunked"]:
+        return Rejected("transfer_coding_unknown")
+    if hosts > 1 or (hosts == 0 and not http_1_0):
+        return Rejected("invalid_request", "A request has one Host header. Send exactly one.")
+    return None

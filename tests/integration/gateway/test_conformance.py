@@ -126,6 +126,23 @@ async def test_without_a_good_key_nothing_passes(stack: Any, headers: dict[str, 
     assert (await stack.client.get("/health")).status_code == 200
 
 
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/models"])
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (b"", b"400"),
+        (b"Host: x\r\nHost: x\r\n", b"400"),
+        (b"Host: x\r\nTransfer-Encoding: gzip, chunked\r\n", b"501"),
+    ],
+)
+async def test_unsound_heads_are_refused_and_closed(stack: Any, path: bytes, lines: bytes, status: bytes) -> None:
+    body = b"" if b"chunked" in lines else b"Content-Length: 2\r\n"
+    data = b"POST %b HTTP/1.1\r\nAuthorization: Bearer sk-test-1\r\n%b%b\r\n" % (path, lines, body)
+    answer = await stack.raw(data + (b"{}" if body else b"2\r\n{}\r\n0\r\n\r\n") + data)
+    assert answer[9:12] == status and answer.lower().count(b"http/1.1 ") == 1, answer
+    assert b"connection: close" in answer.lower() and not stack.engine.requests
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

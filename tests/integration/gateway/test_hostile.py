@@ -27,6 +27,7 @@ pytestmark = pytest.mark.parametrize("form", ["hot"], indirect=True)
 
 CHAT = json.dumps({"model": "llama", "messages": [{"role": "user", "content": "hi"}]}).encode()
 STREAM = json.dumps({"model": "llama", "messages": [], "stream": True}).encode()
+PART = b"5\r\n--b\r\n\r\n"  # the beginning of a form, in a chunk
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-1\r\n"
 
 
@@ -56,7 +57,14 @@ async def nothing_left(stack: Any) -> None:
         pytest.param(HEAD + b"X A: b\r\nContent-Length: 0\r\n\r\n", id="space in name"),
         pytest.param(HEAD + b"X-A : b\r\nContent-Length: 0\r\n\r\n", id="space before colon"),
         pytest.param(HEAD + b"X-A: b\0c\r\nContent-Length: 0\r\n\r\n", id="nul in value"),
-        pytest.param(HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", id="odd coding"),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", id="chunked not last"),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n0\r\n\r\n", id="chunked twice"),
+        pytest.param(HEAD + b"Host: x\r\n\r\n", id="two hosts"),
+        pytest.param(HEAD + b"host: y\r\n\r\n", id="two hosts in two spellings"),
+        pytest.param(HEAD.replace(b"Host: x\r\n", b"") + b"\r\n", id="no host"),
+        pytest.param(b"GET /health HTTP/1.1\r\nHost: x\r\nHost: x\r\nHost: x\r\n\r\n", id="three hosts"),
+        pytest.param(b"GET /health HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", id="two hosts in HTTP/1.0"),
+        pytest.param(HEAD + b"Host: x\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", id="two hosts and an offer"),
         pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", id="bad chunk size"),
         pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcXX0\r\n\r\n", id="bad chunk end"),
         pytest.param(b"GARBAGE\r\n\r\n", id="garbage"),
@@ -72,6 +80,36 @@ async def test_what_could_be_read_in_two_ways_is_refused_and_closed(stack: Any, 
         "what follows a broken request must not be read as a request"
     )
     assert not any(engine.requests for engine in stack.engines)
+
+
+@pytest.mark.parametrize(
+    "coding",
+    [
+        b"gzip, chunked",
+        b"gzip",
+        b"xchunked",
+        b"gzip\r\nTransfer-Encoding: chunked",
+        b"gzip\r\ntransfer-encoding: chunked",
+    ],
+)
+async def test_no_transfer_coding_but_chunked_is_understood(stack: Any, coding: bytes) -> None:
+    """RFC 9112, 6.1. Passed on unread, the body would be something else than what was checked."""
+    answer = await stack.raw(HEAD + b"Transfer-Encoding: %b\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (coding, len(CHAT), CHAT))
+    assert answer.startswith(b"HTTP/1.1 501 ") and answer.count(b"HTTP/1.1") == 1 and b"connection: close" in answer
+    assert not any(engine.requests for engine in stack.engines)
+
+
+async def test_a_repeated_head_is_learned_only_when_it_is_sound(stack: Any) -> None:
+    """Other connections recognise heads that one has learned."""
+    for _ in range(3):
+        assert (await stack.raw(request(CHAT, b"Host: y\r\n"))).startswith(b"HTTP/1.1 400 ")
+    assert (await stack.raw(request(CHAT, b"Connection: close\r\n"))).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("more", [b"", b"Upgrade: h2c\r\nConnection: keep-alive, upgrade\r\n"])
+async def test_a_client_of_http_1_0_needs_no_host(stack: Any, more: bytes) -> None:
+    answer = await stack.raw(b"GET /health HTTP/1.0\r\n" + more + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
 
 
 async def test_oversized_heads_are_refused(stack: Any) -> None:
@@ -209,6 +247,44 @@ async def test_trailers_are_bounded(stack: Any) -> None:
     head = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     answer = await stack.raw(head + b"%x\r\n%b\r\n0\r\n" % (len(CHAT), CHAT) + trailers, timeout_s=10)
     assert answer.startswith(b"HTTP/1.1 431 ") and not any(engine.requests for engine in stack.engines)
+
+
+@pytest.mark.parametrize("start", [b"5;a=", PART + b"5;a=", b"0;a=", PART + b"0\r\nX-End: ", b"0\r\n"])
+@pytest.mark.parametrize("content_type", [b"application/json", b"multipart/form-data; boundary=b"])
+async def test_what_stands_around_chunks_is_bounded(stack: Any, start: bytes, content_type: bytes) -> None:
+    """A chunk's extension and a trailer's value do not end: the parser would gather them up to the limit of a body."""
+    head = HEAD + b"Content-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % content_type
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(head + start)
+    answered = asyncio.create_task(reader.read(-1))
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while not answered.done() and sent < 1 << 20:
+            writer.write(b"T: a\r\n" * 500 if start == b"0\r\n" else b"a" * 3000)
+            sent += 3000
+            await writer.drain()
+            await asyncio.sleep(0.001)
+    answer = await asyncio.wait_for(answered, 5)
+    assert answer.startswith(b"HTTP/1.1 431 ") and b"connection: close" in answer
+    assert sent < 4 * stack.gateway.settings.max_header_bytes
+    writer.close()
+
+
+async def test_extensions_and_many_small_chunks_are_no_attack(stack: Any) -> None:
+    """All framing together may be longer than a head, and so may a head that comes with them."""
+    body = CHAT[:-1] + b" " * 3000 + CHAT[-1:]
+    chunks = b"".join(b"1;ext=%b\r\n%c\r\n" % (b"e" * 20, byte) for byte in body)
+    many = b"".join(b"X-%d: %b\r\n" % (n, b"a" * 200) for n in range(100))
+    head = HEAD + many + b"Transfer-Encoding: chunked\r\n"
+    data = head + b"\r\n" + chunks + b"0\r\n\r\n" + head + b"Connection: close\r\n\r\n" + chunks + b"0\r\nT: 1\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    for at in range(0, len(data), 7919):
+        writer.write(data[at : at + 7919])
+        await asyncio.sleep(0.001)
+    answer = await asyncio.wait_for(reader.read(-1), 5)
+    assert answer.count(b"HTTP/1.1 200 ") == 2, answer[:200]
+    assert [json.loads(r.body) for e in stack.engines for r in e.requests] == [json.loads(CHAT)] * 2
+    writer.close()
 
 
 async def test_pipelined_requests_are_answered_in_order(stack: Any) -> None:

@@ -1,0 +1,54 @@
+"""What llhttp lets pass, and a server has to refuse (RFC 9112), to ignore or to bound."""
+
+from typing import Final
+
+import httptools
+
+from gateway.connection import Connection
+from gateway.core.headers import unsound_head
+from gateway.core.problems import Rejected
+from gateway.header_names import names_of
+
+ONCE: Final = frozenset({b"host", b"transfer-encoding"})
+TWICE: Final = b", "  # no value that the parser tells: it trims them
+
+
+class Strict(Connection):
+    """Checks what the parser tells of heads, chunks and trailers."""
+
+    __slots__ = ()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of several lines the last one counts, but for those that must be alone."""
+        self._named[name] = TWICE if name in self._named and name.lower() in ONCE else value
+
+    def _unsound_head(self) -> Rejected | None:
+        """Why the head that is complete cannot be taken."""
+        named = self._named
+        names = names_of(named)
+        self._chunked, self._framing_bytes = bool(names.codings), -1
+        hosts = [named[name] for name in names.hosts]
+        if len(hosts) == 1 and hosts[0] is not TWICE and not names.codings:
+            return None  # nearly all
+        count = 2 if TWICE in hosts else len(hosts)
+        return unsound_head(count, [named[name] for name in names.codings], self._http_1_0)
+
+    def _head_without_offer(self) -> bytes:
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError("a tunnel")
+        lines = [b"%b: %b\r\n" % header for header in self._named.items() if header[0].lower() != b"upgrade"]
+        version = self._parser.get_http_version().encode()
+        head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, b"".join(self._urls), version, b"".join(lines))
+        self._named.clear()
+        self._urls.clear()
+        return head
+
+    def _endless(self, size: int, payload: bool) -> bool:
+        """Whether a chunk's extension or the trailers, of which the parser tells nothing before they end, go on for
+        longer than a head may. ``size`` of the segment that came, ``payload``: it held some of the body."""
+        if payload or self._framing_bytes < 0:  # or a body or chunk began in it
+            self._framing_bytes = 0
+        else:
+            self._framing_bytes += size
+        return self._framing_bytes > self.hot.settings.max_header_bytes
