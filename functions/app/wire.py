@@ -78,6 +78,7 @@ class EndpointEntry(BaseModel):
     max_output_tokens: int | None
     adapters: dict[str, str]
     policy: PolicyEntry
+    problem: str = Field(description="Why it answers nothing until it is corrected; empty: it does.")
 
 
 class CredentialEntry(BaseModel):

@@ -18,6 +18,7 @@ from gateway.settings import Settings
 
 log = logging.getLogger("gateway.workers")
 RESTART_S = 1.0  # a worker that dies at once is not restarted faster than this
+CANNOT_START = 3  # exit status of a process whose port or spool directory cannot be used
 
 
 def run(settings: Settings) -> int:
@@ -31,21 +32,21 @@ def run(settings: Settings) -> int:
 
 
 def work(settings: Settings) -> int:
-    """One worker: an event loop of its own, tuned for long life."""
-    try:
-        uvloop.run(_serve(settings))
-    except OSError as error:  # the port or the spool directory
-        log.error("the gateway cannot start: %s", error)
-        return 1
-    return 0
+    """One worker: an event loop of its own, tuned for long life. Returns the exit status."""
+    return uvloop.run(_serve(settings))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings) -> int:
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    async with Server(settings) as server:
+    async with contextlib.AsyncExitStack() as serving:
+        try:
+            server = await serving.enter_async_context(Server(settings))
+        except OSError as error:  # the port or the spool directory
+            log.error("the gateway cannot start: %s", error)
+            return CANNOT_START
         log.info("%s listens on %s:%d", server.settings.name, settings.host, server.port)
         # What lives for ever is not to be looked at again; requests leave almost no cycles.
         gc.collect()
@@ -53,6 +54,7 @@ async def _serve(settings: Settings) -> None:
         gc.set_threshold(50_000, 20, 20)
         await ending.wait()
         log.info("%s drains", server.settings.name)
+    return 0
 
 
 def _numbered(settings: Settings, number: int) -> Settings:
@@ -60,28 +62,37 @@ def _numbered(settings: Settings, number: int) -> Settings:
 
 
 class Supervisor:
-    """Forks workers before any event loop exists, restarts the dead, passes signals on."""
+    """Forks workers before any event loop exists, restarts the dead, passes signals on. What keeps a worker from
+    starting for the first time is not going to pass by itself: that ends all of them, with its status."""
 
     def __init__(self, count: int, work: Callable[[int], int]) -> None:
         self.count = count
         self.work = work
         self._pids: dict[int, int] = {}
         self._ending = False
+        self._restarted: set[int] = set()
 
     def run(self) -> int:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._end())
         for number in range(self.count):
             self._fork(number)
+        failed = 0
         while self._pids:
             pid, status = os.wait()
             number = self._pids.pop(pid)
             if self._ending:
                 continue
-            log.error("worker %d ended (status %d): starting it again", number, status)
+            code = os.waitstatus_to_exitcode(status)
+            if code == CANNOT_START and number not in self._restarted:
+                failed = code
+                self._end()
+                continue
+            log.error("worker %d ended (status %d): starting it again", number, code)
+            self._restarted.add(number)
             time.sleep(RESTART_S)
             self._fork(number)
-        return 0
+        return failed
 
     def _fork(self, number: int) -> None:
         pid = os.fork()

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from pydantic import TypeAdapter
 
+from functions.app.fields import outside
 from functions.app.policy import Share
 from functions.app.schemas import Backend, Credential, Key, Limits, Project, PublishedEndpoint
 from functions.app.store import config as store
@@ -72,7 +73,7 @@ def document(config: Config) -> ConfigDocument:
 def _used(config: Config) -> dict[str, tuple[Credential, dict[str, str]]]:
     used = set[str | None]()
     for endpoint in config.endpoints:
-        used |= {backend.credential_ref for backend in endpoint.backends}
+        used |= {backend.credential_ref for backend in _called(endpoint)}
         used |= {credential_ref(endpoint.project_id, guardrail.credential) for guardrail in endpoint.policy.guardrails}
     stored = ((credential_ref(one.project_id, one.name), one, sealed) for one, sealed in config.credentials)
     return {ref: (one, sealed) for ref, one, sealed in stored if ref and ref in used}
@@ -89,16 +90,31 @@ def _key(key: Key, sha256: str) -> KeyEntry:
     )  # fmt: skip
 
 
+def _problem(endpoint: PublishedEndpoint) -> str:
+    """Why gateways may not call its provider: such addresses were stored before they were refused. Else empty."""
+    try:
+        for backend in endpoint.backends if endpoint.provider is not None else ():
+            outside(backend.url)
+    except ValueError as error:
+        return f"the address of its provider {error}; delete the endpoint and make it again"
+    return ""
+
+
+def _called(endpoint: PublishedEndpoint) -> list[Backend]:
+    """The backends that gateways are told of."""
+    return [] if _problem(endpoint) else endpoint.backends
+
+
 def _endpoint(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -> EndpointEntry:
-    canaries = endpoint.policy.canary_weight
-    weight = (1 - canaries) / max(len(endpoint.backends), 1) if canaries else 1.0
-    tier = [_backend(backend, backend.id, weight) for backend in endpoint.backends]
+    called, canaries = _called(endpoint), endpoint.policy.canary_weight
+    weight = (1 - canaries) / max(len(called), 1) if canaries else 1.0
+    tier = [_backend(backend, backend.id, weight) for backend in called]
     for share in endpoint.policy.traffic:
         tier += _shared(endpoint, share, every)
     return EndpointEntry(
         name=endpoint.name, project_ids=[endpoint.project_id], tiers=[tier], price=endpoint.price,
         limits=endpoint.limits, max_output_tokens=endpoint.max_output_tokens, adapters=endpoint.adapters,
-        policy=_policy(endpoint, every),
+        policy=_policy(endpoint, every), problem=_problem(endpoint),
     )  # fmt: skip
 
 
@@ -108,12 +124,13 @@ def _backend(backend: Backend, id_: str, weight: float, shadow: bool = False) ->
 
 
 def _shared(endpoint: PublishedEndpoint, share: Share, every: Sequence[PublishedEndpoint]) -> list[BackendEntry]:
-    """The backends of another endpoint of the project, under ids of their own; none when it is gone."""
+    """The backends of another endpoint of the project, under ids of their own; none when it is gone or closed."""
     other = next((e for e in every if e.name == share.endpoint and e.project_id == endpoint.project_id), None)
     if other is None or other.name == endpoint.name:
         return []
-    weight, mark = share.weight / max(len(other.backends), 1), "-shadow" if share.shadow else ""
-    return [_backend(b, f"{b.id}/{endpoint.name}{mark}", weight, share.shadow) for b in other.backends]
+    called = _called(other)
+    weight, mark = share.weight / max(len(called), 1), "-shadow" if share.shadow else ""
+    return [_backend(b, f"{b.id}/{endpoint.name}{mark}", weight, share.shadow) for b in called]
 
 
 def _fallbacks(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -> list[str]:

@@ -185,7 +185,7 @@ class Snapshot:
         self.endpoints: dict[str, Endpoint] = {}
         captured = frozenset(_named_soundly(project.id) for project in config.projects if project.capture_bodies)
         for endpoint in config.endpoints:
-            compiled = Endpoint(endpoint, self.deployments, problems[endpoint.name])
+            compiled = Endpoint(endpoint, self.deployments, problems[endpoint.name] or endpoint.problem)
             compiled.captured = captured if compiled.project_ids is None else captured & compiled.project_ids
             for name in (endpoint.name, *endpoint.adapters):
                 if name in self.endpoints:

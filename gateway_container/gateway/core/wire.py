@@ -87,6 +87,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     max_output_tokens: int | None = None
     adapters: dict[str, str] = {}
     policy: Policy = Policy()
+    problem: str = ""  # why it answers nothing
 
 
 class Blocking(msgspec.Struct, frozen=True):

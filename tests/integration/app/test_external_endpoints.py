@@ -1,9 +1,11 @@
 """Endpoints that an external provider answers: made by hand, served by gateways, withdrawn by hand."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from gateway.core.snapshot import load
 
 Call = Callable[..., Any]
 CLAUDE = {
@@ -30,10 +32,6 @@ def test_gateways_are_told_where_it_is_and_with_what_key(call: Call, project: st
 
 def test_the_gateway_takes_the_config(call: Call, project: str, gateway: Call) -> None:
     """Both sides of the wire contract at once."""
-    import json
-
-    from gateway.core.snapshot import load
-
     call("POST", f"/projects/{project}/endpoints", CLAUDE).ok(201)
     snapshot = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode())
     [[deployment]] = snapshot.endpoints["claude"].tiers
@@ -83,6 +81,39 @@ def test_nothing_is_taken_that_a_gateway_cannot_read(call: Call, project: str, u
     scanner = {"id": "scan", "kind": "http", "url": url}
     policy = {"policy": {"guardrails": [scanner]}}
     call("POST", f"/projects/{project}/endpoints", {**CLAUDE, **policy}).problem(422, "invalid_request")
+
+
+def test_a_stored_address_inside_is_still_read_and_no_gateway_calls_it(call: Call, project: str, gateway: Call) -> None:
+    """It was accepted once. The endpoint is closed with the reason, and gets no share of others."""
+    from functions.app.store.table import EndpointItem
+
+    path = f"/projects/{project}/endpoints"
+    for name in ("claude", "front"):
+        call("POST", path, {**CLAUDE, "name": name}).ok(201)
+    shares = [{"endpoint": "claude", "weight": 0.5, "shadow": shadow} for shadow in (True, False)]
+    policy = {"routing": "weighted", "traffic": shares, "fallbacks": ["claude"]}
+    call("PATCH", f"{path}/front", {"policy": policy}).ok()
+    [item] = [item for item in EndpointItem.scan() if item.data["name"] == "claude"]
+    item.data["backends"][0]["url"] = "https://metadata.google.internal/v1"
+    item.save()
+    assert call("GET", f"{path}/claude").ok()["provider"] == "anthropic"
+    call("PATCH", f"{path}/claude", {"limits": {"budget_nanos": 5}}).ok()
+    document = json.dumps(gateway("GET", "/gateway/config").ok())
+    assert "google.internal" not in document
+    endpoints = load(document.encode()).endpoints
+    assert "public host name" in endpoints["claude"].problem and endpoints["claude"].tiers == ((),)
+    front = endpoints["front"]
+    assert [d.host for tier in front.tiers for d in tier] == ["api.anthropic.com"]
+    assert (front.problem, front.shadows, front.chain) == ("", (), (front,))
+
+
+def test_an_engine_of_ours_may_be_anywhere(project: str, gateway: Call) -> None:
+    from functions.app.services import endpoints
+
+    facts = {"deployment_id": "dep_1", "endpoint_name": "own", "project_id": project, "model_id": "mdl_1"}
+    endpoints.publish(facts, {"upstreams": ["http://own.default.svc.cluster.local:8000"]})
+    [endpoint] = gateway("GET", "/gateway/config").ok()["endpoints"]
+    assert endpoint["problem"] == "" and "svc" in endpoint["tiers"][0][0]["url"]
 
 
 @pytest.mark.parametrize("field", [{"provider": "acme"}, {"credential": "../x"}, {"credential": "a.b"}, {"extra": 1}])
