@@ -140,9 +140,12 @@ class Gateway:
 
     def _load_disk_copy(self) -> None:
         try:
-            self.take(self.snapshot_path.read_bytes())
+            taken = self.take(self.snapshot_path.read_bytes())
         except OSError:
             log.warning("no disk copy of the config: waiting for the control plane")
+            return
+        said = "serving from it" if taken else "broken, so not ready until the control plane answers"
+        log.warning("the control plane is away; the disk copy %s: %s", self.snapshot_path, said)
 
     # --- deployments --------------------------------------------------------------------------------------------
 

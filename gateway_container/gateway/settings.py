@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -105,6 +106,15 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     settings = Settings(**values)  # type: ignore[arg-type]
     _refuse_unsound(settings)
     return settings
+
+
+def refuse_unusable(spool_dir: Path) -> None:
+    """Raises BadSetting when nothing can be kept there. Asked once, not by each worker."""
+    try:
+        spool_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=spool_dir).close()
+    except OSError as error:
+        raise BadSetting(f"GATEWAY_SPOOL_DIR={str(spool_dir)!r} cannot be written to: {error.strerror}.") from None
 
 
 def _variable(name: str) -> str:

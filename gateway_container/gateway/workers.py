@@ -71,28 +71,30 @@ class Supervisor:
         self._pids: dict[int, int] = {}
         self._ending = False
         self._restarted: set[int] = set()
+        self._status = 0
 
     def run(self) -> int:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._end())
         for number in range(self.count):
             self._fork(number)
-        failed = 0
         while self._pids:
             pid, status = os.wait()
-            number = self._pids.pop(pid)
-            if self._ending:
-                continue
-            code = os.waitstatus_to_exitcode(status)
-            if code == CANNOT_START and number not in self._restarted:
-                failed = code
-                self._end()
-                continue
-            log.error("worker %d ended (status %d): starting it again", number, code)
-            self._restarted.add(number)
-            time.sleep(RESTART_S)
+            self._ended(self._pids.pop(pid), os.waitstatus_to_exitcode(status))
+        return self._status
+
+    def _ended(self, number: int, status: int) -> None:
+        if self._ending:
+            return
+        if status == CANNOT_START and number not in self._restarted:
+            self._status = status
+            self._end()
+            return
+        log.error("worker %d ended (status %d): starting it again", number, status)
+        self._restarted.add(number)
+        time.sleep(RESTART_S)
+        if not self._ending:
             self._fork(number)
-        return failed
 
     def _fork(self, number: int) -> None:
         pid = os.fork()

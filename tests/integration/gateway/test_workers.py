@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 from gateway.core.shapes import Row
-from gateway.journal import read_rows
+from gateway.journal import DirectoryLock, read_rows
+from gateway.workers import CANNOT_START
 
 ROOT = Path(__file__).parents[3]
 
@@ -63,44 +64,53 @@ def engine() -> Iterator[int]:
 @pytest.fixture
 def gateway(engine: int, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Two workers that never reach a control plane: they start from their disk copies."""
-
-    config = {
-        "version": 1,
-        "keys": [{"id": "k", "sha256": hashlib.sha256(b"sk").hexdigest(), "project_id": "p"}],
-        "endpoints": [{"name": "m", "tiers": [[{"id": "d", "url": f"http://127.0.0.1:{engine}", "model": "m"}]]}],
-    }
     for worker in range(2):
-        directory = tmp_path / f"gw-{worker}"
-        directory.mkdir()
-        (directory / "snapshot.json").write_text(json.dumps(config))
+        keep(tmp_path / f"gw-{worker}", config_of(engine))
     port = free_port()
-    environment = os.environ | {
-        "GATEWAY_CONTROL_PLANE_URL": f"http://127.0.0.1:{free_port()}",
-        "GATEWAY_TOKEN": "t",
-        "GATEWAY_SPOOL_DIR": str(tmp_path),
-        "GATEWAY_GATEWAY_ID": "gw",
-        "GATEWAY_PORT": str(port),
-        "GATEWAY_WORKERS": "2",
-        "PYTHONPATH": str(ROOT / "gateway_container"),
-    }
-    process = subprocess.Popen([sys.executable, "-m", "gateway"], env=environment)
-    wait_until_healthy(port)
+    process = subprocess.Popen([sys.executable, "-m", "gateway"], env=environment(tmp_path, port, 2))
+    wait_for_status(port, 200)
     yield process, port
     if process.poll() is None:
         process.terminate()  # killed, it would leave its workers behind
         process.wait(20)
 
 
-def wait_until_healthy(port: int) -> None:
+def config_of(engine: int) -> bytes:
+    return json.dumps({
+        "version": 1,
+        "keys": [{"id": "k", "sha256": hashlib.sha256(b"sk").hexdigest(), "project_id": "p"}],
+        "endpoints": [{"name": "m", "tiers": [[{"id": "d", "url": f"http://127.0.0.1:{engine}", "model": "m"}]]}],
+    }).encode()  # fmt: skip
+
+
+def keep(directory: Path, config: bytes) -> None:
+    directory.mkdir()
+    (directory / "snapshot.json").write_bytes(config)
+
+
+def environment(spool: Path, port: int, workers: int) -> dict[str, str]:
+    return os.environ | {
+        "GATEWAY_CONTROL_PLANE_URL": f"http://127.0.0.1:{free_port()}",
+        "GATEWAY_TOKEN": "t",
+        "GATEWAY_SPOOL_DIR": str(spool),
+        "GATEWAY_GATEWAY_ID": "gw",
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_WORKERS": str(workers),
+        "PYTHONPATH": str(ROOT / "gateway_container"),
+    }
+
+
+def wait_for_status(port: int, status: int) -> None:
+    """Of the readiness probe."""
     ends_s = time.monotonic() + 20
     while time.monotonic() < ends_s:
         with contextlib.suppress(OSError):
             connection = HTTPConnection("127.0.0.1", port, timeout=2)
             connection.request("GET", "/health/ready")
-            if connection.getresponse().status == 200:
+            if connection.getresponse().status == status:
                 return
         time.sleep(0.05)
-    pytest.fail("the gateway did not become ready")
+    pytest.fail(f"the readiness probe never answered {status}")
 
 
 def start_stream(port: int) -> HTTPConnection:
@@ -137,13 +147,52 @@ def test_a_killed_worker_is_replaced(gateway: tuple[subprocess.Popen[bytes], int
             break
         time.sleep(0.05)
     assert len(now) == 2 and before[0] not in now
-    wait_until_healthy(port)
+    wait_for_status(port, 200)
+
+
+@pytest.mark.parametrize("broken", [b"", b"{", b'{"version":1', b"\xff\xfe\x00", b'{"version":1,"endpoints":[{}]}'])
+def test_a_broken_disk_copy_is_refused_in_clear_words(tmp_path: Path, broken: bytes) -> None:
+    """It lives on, not ready, and asks the control plane: a restart would find the same copy."""
+    keep(tmp_path / "gw", broken)
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway"], env=environment(tmp_path, port, 1), stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for_status(port, 503)
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=20)[1]
+    assert process.returncode == 0 and "Traceback" not in said
+    [line] = [line for line in said.splitlines() if "disk copy" in line]
+    assert str(tmp_path / "gw" / "snapshot.json") in line and "broken" in line
+    assert said.count("config refused: ") == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_spool_that_cannot_be_written_ends_it_with_one_line(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "file").touch()
+    done = run_to_its_end(environment(tmp_path / "file", free_port(), workers))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "GATEWAY_SPOOL_DIR" in done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_cannot_start_are_not_started_again(tmp_path: Path, workers: int) -> None:
+    with DirectoryLock(tmp_path / ("gw" if workers == 1 else "gw-1")):
+        done = run_to_its_end(environment(tmp_path, free_port(), workers))
+    assert done.returncode == CANNOT_START and "starting it again" not in done.stderr
+    [line] = [line for line in done.stderr.splitlines() if "cannot start" in line]
+    assert "in use by another gateway process" in line
+
+
+def run_to_its_end(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=20)
 
 
 def test_a_missing_setting_is_one_plain_line() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     environment["PYTHONPATH"] = str(ROOT / "gateway_container")
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway"], env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_to_its_end(environment)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "GATEWAY_CONTROL_PLANE_URL" in done.stderr
