@@ -19,6 +19,8 @@ from gateway.runtime import Gateway
 
 PROBES = frozenset({"/health", "/health/live", "/health/ready"})
 METRICS = "/metrics"
+NOT_BUILT = ("/v1/files", "/v1/uploads", "/v1/batches")
+NO_FILES = "This gateway has no files and no batches API. Send the requests one by one, or ask the provider itself."
 
 
 class Side:
@@ -106,7 +108,9 @@ async def _refused(request: Request, problem: Exception) -> Response:
 
 async def _not_found(request: Request, error: Exception) -> Response:
     path = request.url.path
-    return refusal(Rejected("method_not_allowed" if path in INFERENCE_PATHS else "not_found"), path)
+    if path in INFERENCE_PATHS:
+        return refusal(Rejected("method_not_allowed"), path)
+    return refusal(Rejected("not_found", NO_FILES if path.startswith(NOT_BUILT) else ""), path)
 
 
 async def _not_allowed(request: Request, error: Exception) -> Response:

@@ -158,6 +158,18 @@ async def test_what_has_no_route_is_a_problem(stack: Any, method: str, path: str
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/files/file-1/content", "/v1/uploads", "/v1/batches/b/cancel"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_clients_of_apis_that_are_not_built_are_told_so(stack: Any, method: str, path: str) -> None:
+    """404, since OpenAI's clients try again after a 501; the key comes first."""
+    response = await stack.client.request(method, path, content=b"{}", headers=stack.headers())
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (404, "not_found", "invalid_request_error")
+    assert "no files and no batches API" in error["message"]
+    stranger = await stack.client.request(method, path, content=b"{}")
+    assert (stranger.status_code, stranger.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
