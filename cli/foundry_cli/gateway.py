@@ -32,7 +32,11 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 3.0,
     only: Annotated[list[Contestant] | None, typer.Option(help="Measure this one; repeat it. Default: all.")] = None,
 ) -> None:
-    """Requests per CPU second of the gateway, nginx, sglang-router and LiteLLM. The last line is one JSON object."""
+    """Requests per CPU second of the gateway, nginx, sglang-router and LiteLLM. The last line is one JSON object.
+
+    Gateways and engines of its own are started for it; a platform that runs is neither needed nor touched. What is
+    missing is built or installed first (minutes, once).
+    """
     if not ENTRY.exists():
         raise CliError("The benchmark is not part of the installed package.", "make bench-gateway in a checkout")
     command = [str(ENTRY), "--rounds", str(rounds), "--seconds", str(seconds), *(["--only", *only] if only else [])]
