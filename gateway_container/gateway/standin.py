@@ -1,6 +1,7 @@
 """A control plane in memory, on loopback: for benchmarks, tests, and for trying out a gateway alone.
 
-``python -m gateway.standin config.json`` prints its address; the config is a snapshot document.
+``python -m gateway.standin config.json [port]``: the config is a snapshot document, the token ``local-gateway-token``,
+the port 8090 where none is named.
 """
 
 import gzip
@@ -150,6 +151,8 @@ def _limits(config: Mapping[str, Any]) -> list[tuple[tuple[str, str], int]]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
     stand_in = StandIn(msgspec.json.decode(Path(sys.argv[1]).read_bytes()), "local-gateway-token")
     port = int(sys.argv[2]) if len(sys.argv) > 2 else 8090
     uvicorn.run(stand_in.app(), host="127.0.0.1", port=port, log_level="warning")
