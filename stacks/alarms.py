@@ -31,7 +31,14 @@ class AlarmsStack(FoundryStack):
         super().__init__(scope, "alarms", config)
         self.topic = sns.Topic(self, "Topic", topic_name=config.name("alarms"), enforce_ssl=True)
         self.topic.add_subscription(subscriptions.EmailSubscription(config.alarm_email))
-        for queue in (events.dead, workflows.dead, workflows.undelivered, metrics.loads.dead, metrics.events.dead):
+        for queue in (
+            events.dead,
+            workflows.dead,
+            workflows.undelivered,
+            workflows.wakes.dead,
+            metrics.loads.dead,
+            metrics.events.dead,
+        ):
             self._dead_letters(queue)
         for kind, flow in workflows.flows.items():
             self._alarm(f"flow-{kind}", "Executions failed", flow.machine.metric_failed(period=_FIVE_MINUTES))
@@ -64,5 +71,5 @@ def _functions(
 ) -> Iterator[DomainFunction]:
     yield events.relay
     yield from (workflows.app, workflows.model, workflows.sim, workflows.cluster, workflows.orphans, workflows.daily)
-    yield from (metrics.loader, metrics.on_event)
+    yield from (workflows.on_event, metrics.loader, metrics.on_event)
     yield from api.functions.values()

@@ -70,7 +70,7 @@ class ApiStack(FoundryStack):
             function.use_table("runs", data.tables["runs"])
         app.start(*flows.values())  # a retry starts the next attempt
         sim.start(flows["simulate"], flows["recommend"])
-        cluster.start(flows["register_cluster"], flows["deploy_model"], flows["delete_deployment"])
+        cluster.start(*(flow for kind, flow in flows.items() if kind not in ("simulate", "recommend")))
         for keeper in (app, cluster):
             keeper.use_secrets(data.key)
         app.set("USER_POOL_ID", identity.pool.user_pool_id)

@@ -36,7 +36,7 @@ def build(outdir: str | None = None, context: Mapping[str, Any] | None = None) -
     data = DataStack(app, config)
     identity = IdentityStack(app, config)
     events = EventsStack(app, config, data)
-    workflows = WorkflowsStack(app, config, data)
+    workflows = WorkflowsStack(app, config, data, events)
     metrics = MetricsStack(app, config, data, events)
     api = ApiStack(app, config, data=data, identity=identity, workflows=workflows, metrics=metrics)
     gateway = GatewayStack(app, config)

@@ -1,17 +1,14 @@
 """Metering batches into ClickHouse, and events that the metrics domain keeps count of."""
 
 import aws_cdk as cdk
-from aws_cdk import aws_events as events
-from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from stacks.config import Config
 from stacks.constructs.checks import accept
 from stacks.constructs.function import DomainFunction
-from stacks.constructs.queue import QueueWithDlq
+from stacks.constructs.queue import QueueWithDlq, consume, subscribe
 from stacks.constructs.stack import FoundryStack
 from stacks.data import DataStack
 from stacks.events import EventsStack
@@ -30,7 +27,7 @@ class MetricsStack(FoundryStack):
             self, "metrics", "loader", config=config, timeout_s=120, memory_mib=1024, layers=("metrics",)
         )
         self.loader.set("CLICKHOUSE_DSN", config.clickhouse_dsn)
-        self.loads = self._consume(self.loader, batch_size=10)
+        self.loads = consume(self, self.loader, batch_size=10)
         self.bucket_name = (
             f"{config.name('metering')}-{cdk.Aws.ACCOUNT_ID}-{cdk.Aws.REGION}"  # unique among all accounts
         )
@@ -44,15 +41,8 @@ class MetricsStack(FoundryStack):
             self, "metrics", "on_event", config=config, timeout_s=60, memory_mib=256, layers=("metrics",)
         )
         self.on_event.use_table("metrics", data.tables["metrics"])
-        self.events = self._consume(self.on_event, batch_size=10)
-        self._subscribe(events_.bus, self.events)
-
-    def _consume(self, function: DomainFunction, batch_size: int) -> QueueWithDlq:
-        name = function.node.id
-        queue = QueueWithDlq(self, f"{name}-queue", name=self.config.name(name), consumer_timeout=function.timeout)
-        source = sources.SqsEventSource(queue.queue, batch_size=batch_size, report_batch_item_failures=True)
-        function.function.add_event_source(source)
-        return queue
+        self.events = consume(self, self.on_event, batch_size=10)
+        subscribe(self, "metrics-on-event", events_.bus, "foundry.deployment.", self.events)
 
     def _bucket(self, target: QueueWithDlq) -> s3.Bucket:
         bucket = s3.Bucket(
@@ -92,10 +82,3 @@ class MetricsStack(FoundryStack):
         policy = target.queue.node.find_child("Policy").node.default_child
         assert isinstance(policy, cdk.CfnResource)
         resource.add_resource_dependency(policy)  # S3 checks at creation that it may send
-
-    def _subscribe(self, bus: events.IEventBus, queue: QueueWithDlq) -> None:
-        events.Rule(
-            self, "Events", rule_name=self.config.name("metrics-on-event"), event_bus=bus,
-            event_pattern=events.EventPattern(detail_type=events.Match.prefix("foundry.deployment.")),
-            targets=[targets.SqsQueue(queue.queue, dead_letter_queue=queue.dead)],
-        )  # fmt: skip

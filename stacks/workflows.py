@@ -12,16 +12,25 @@ from stacks.config import Config
 from stacks.constructs.checks import accept
 from stacks.constructs.flow import Flow
 from stacks.constructs.function import DomainFunction
-from stacks.constructs.queue import dead_letter_queue
+from stacks.constructs.queue import consume, dead_letter_queue, subscribe
 from stacks.constructs.stack import FoundryStack
 from stacks.data import DataStack
+from stacks.events import EventsStack
 
-FLOWS = ("simulate", "recommend", "register_cluster", "deploy_model", "delete_deployment")
+FLOWS = (
+    "simulate",
+    "recommend",
+    "register_cluster",
+    "deploy_model",
+    "delete_deployment",
+    "sleep_deployment",
+    "wake_deployment",
+)
 _DAILY_HOUR, _DAILY_MINUTE = "4", "17"  # UTC
 
 
 class WorkflowsStack(FoundryStack):
-    def __init__(self, scope: Construct, config: Config, data: DataStack) -> None:
+    def __init__(self, scope: Construct, config: Config, data: DataStack, events_: EventsStack) -> None:
         super().__init__(scope, "workflows", config)
         self.app = self._task("app", data, timeout_s=60, layers=("secrets",))
         self.model = self._task("model", data, timeout_s=60, layers=("sim",))
@@ -37,6 +46,7 @@ class WorkflowsStack(FoundryStack):
         self.flows = {kind: Flow(self, kind, config=config, functions=functions) for kind in FLOWS}
         self._close_orphans(data)
         self._recommend_daily(data)
+        self._wake(data, events_)
 
     def _close_orphans(self, data: DataStack) -> None:
         """An execution that ended without closing its run is reported on the account's default bus."""
@@ -75,6 +85,18 @@ class WorkflowsStack(FoundryStack):
             schedule=events.Schedule.cron(minute=_DAILY_MINUTE, hour=_DAILY_HOUR),
             targets=[targets.LambdaFunction(self.daily.function, dead_letter_queue=self.undelivered)],
         )  # fmt: skip
+
+    def _wake(self, data: DataStack, events_: EventsStack) -> None:
+        """An order of a gateway starts the flow. The timeout is short: one that comes while the deployment is going
+        to sleep is delivered again after six times as long."""
+        self.on_event = DomainFunction(
+            self, "cluster", "on_event", config=self.config, timeout_s=10, memory_mib=512, layers=("sim", "kube")
+        )
+        for name in ("cluster", "runs"):
+            self.on_event.use_table(name, data.tables[name])
+        self.on_event.start(self.flows["wake_deployment"])
+        self.wakes = consume(self, self.on_event, batch_size=10)
+        subscribe(self, "cluster-on-event", events_.bus, "foundry.deployment.wake_wanted.", self.wakes)
 
     def _task(
         self, domain: str, data: DataStack, *, timeout_s: int, memory_mib: int = 512, layers: tuple[str, ...] = ()

@@ -47,6 +47,26 @@ def show(name: str, project: Project = None, as_json: AsJson = False) -> None:
 
 
 @deployments_app.command()
+def sleep(name: str, project: Project = None, yes: Yes = False) -> None:
+    """Scale a deployment to zero; its endpoint stays, and requests that wait for it wake it."""
+    api = Api()
+    path, found = _find(api, project, name)
+    confirm(f"Put deployment {found['name']} to sleep ({found['devices']} devices)?", yes)
+    follow(api, api.post(f"{path}/sleep")["run"])
+    console.print(f"{found['name']} is asleep. To have requests wake it and wait for it:")
+    console.print(f"  foundry endpoints policy {found['name']} --hold 300")
+
+
+@deployments_app.command()
+def wake(name: str, project: Project = None) -> None:
+    """Scale a sleeping deployment up again."""
+    api = Api()
+    path, found = _find(api, project, name)
+    follow(api, api.post(f"{path}/wake")["run"])
+    console.print(f"{found['name']} is awake.")
+
+
+@deployments_app.command()
 def delete(name: str, project: Project = None, yes: Yes = False) -> None:
     """Withdraw the endpoint and remove the engines."""
     api = Api()

@@ -247,6 +247,7 @@ class Backend(BaseModel):
     source: Literal["live", "twin", "verification"] = "live"
     provider: Provider = "openai"
     credential_ref: str | None = None
+    asleep: bool = False
 
 
 class PublishedEndpoint(Endpoint):

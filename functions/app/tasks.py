@@ -14,6 +14,12 @@ def publish_endpoint(context: TaskContext) -> Output:
     return {"endpoint_id": endpoint.id}
 
 
+@tasks.task("sleep_endpoint", undoes=("publish_endpoint",))
+def sleep_endpoint(context: TaskContext) -> Output:
+    endpoints.sleep(context.input["subject_id"])
+    return {}
+
+
 @tasks.task("unpublish_endpoint", undoes=("publish_endpoint",))
 def unpublish_endpoint(context: TaskContext) -> Output:
     endpoints.unpublish(context.input["subject_id"])

@@ -43,6 +43,7 @@ class BackendEntry(BaseModel):
     provider: Provider
     credential_ref: str | None
     weight: float = 1.0
+    asleep: bool
     shadow: bool = False
 
 

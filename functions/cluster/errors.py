@@ -30,5 +30,11 @@ class InsufficientCapacity(Conflict):
     default_code = "insufficient_capacity"
 
 
+class Superseded(Conflict):
+    """Another run has been asked for since, and works on the deployment."""
+
+    default_code = "run_superseded"
+
+
 class EngineFailed(FoundryError):
     default_code = "engine_failed"

@@ -51,6 +51,10 @@ def service_path(deployment_id: str) -> str:
     return f"{namespace_path(deployment_id)}/services/{NAME}"
 
 
+def deployment_path(deployment_id: str) -> str:
+    return f"/apis/apps/v1/namespaces/{namespace_of(deployment_id)}/deployments/{NAME}"
+
+
 def cluster_url(deployment_id: str) -> str:
     """Where pods of the same cluster reach the engine."""
     return f"http://{NAME}.{namespace_of(deployment_id)}.svc.cluster.local:{PORT}"
@@ -60,6 +64,11 @@ def manifests(workload: Workload) -> list[Obj]:
     """All objects in the order of their application."""
     parts = (_namespace, _service_account, _model, _network_policy, _service, _disruption_budget, _deployment)
     return [part(workload) for part in parts]
+
+
+def scaled_to_zero(workload: Workload) -> Obj:
+    """The one object that differs while a deployment sleeps."""
+    return _deployment(workload.model_copy(update={"replicas": 0}))
 
 
 def labels_of(workload: Workload) -> dict[str, str]:

@@ -25,7 +25,7 @@ from functions.cluster.schemas import (
     RunAccepted,
     RunStarted,
 )
-from functions.cluster.services import clusters, deployments
+from functions.cluster.services import clusters, deployments, sleep
 
 router = APIRouter()
 
@@ -160,6 +160,23 @@ def change_deployment(
     deployment = deployments.change(project_id, deployment_id, change, _meant(request, seen))
     response.headers["etag"] = _tag(deployment)
     return deployment
+
+
+@router.post("/projects/{project_id}/deployments/{deployment_id}/sleep", tags=["deployments"], status_code=202)
+def sleep_deployment(
+    project_id: ProjectId, deployment_id: DeploymentId, principal: Annotated[Principal, require(Action.DEPLOY)]
+) -> RunAccepted:
+    """Scale a deployment to zero and give its GPUs back. Its endpoint stays: requests wait where its policy says so
+    (`hold_s`), and wake it; others are refused with 503."""
+    return RunAccepted(run=RunStarted.of(sleep.put_to_sleep(project_id, deployment_id, principal.user_id)))
+
+
+@router.post("/projects/{project_id}/deployments/{deployment_id}/wake", tags=["deployments"], status_code=202)
+def wake_deployment(
+    project_id: ProjectId, deployment_id: DeploymentId, principal: Annotated[Principal, require(Action.DEPLOY)]
+) -> RunAccepted:
+    """Scale a sleeping deployment up to its plan. It stays asleep when that fails, and says why."""
+    return RunAccepted(run=RunStarted.of(sleep.wake(project_id, deployment_id, principal.user_id)))
 
 
 @router.delete("/projects/{project_id}/deployments/{deployment_id}", tags=["deployments"], status_code=202)

@@ -32,6 +32,9 @@ class DeploymentStatus(StrEnum):
     PENDING = "pending"
     DEPLOYING = "deploying"
     READY = "ready"
+    SLEEPING = "sleeping"
+    ASLEEP = "asleep"
+    WAKING = "waking"
     FAILED = "failed"
     DELETING = "deleting"
 
@@ -202,6 +205,13 @@ class Spec(BaseModel):
     model: ModelFacts
     plan: Plan
     command: list[str]
+
+
+class WakeWanted(BaseModel):
+    """A gateway holds requests for a deployment that sleeps."""
+
+    project_id: str
+    deployment_id: str
 
 
 class RunStarted(BaseModel):

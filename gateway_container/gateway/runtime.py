@@ -173,7 +173,10 @@ class Gateway:
         held = self._held.get(asleep.id, 0)
         if left_s <= 0 or held >= rules.hold_queue:
             raise Rejected("no_deployment", "The model is starting. Try again shortly.", retry_after_s=5)
-        self.policy.book.reserve((self.policy.book.scope(f"deployment:{asleep.id}", "wake", 1),), (1, 0, 0), now_ms())
+        order = self.policy.book.scope(f"deployment:{asleep.id}", "wake", 1)
+        leases = self.policy.book.reserve((order,), (1, 0, 0), now_ms())
+        if isinstance(leases, list):  # ordered already; a lease that is held on to never lets it be ordered again
+            leases[0].settle(1, 0)
         self._held[asleep.id] = held + 1
         if self._swapped is None:
             self._swapped = asyncio.get_running_loop().create_future()

@@ -1,8 +1,14 @@
-"""A queue that never loses a message silently."""
+"""A queue that never loses a message silently, its consumer, and the events that it gets."""
 
 import aws_cdk as cdk
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
+
+from stacks.constructs.function import DomainFunction
+from stacks.constructs.stack import FoundryStack
 
 _RECEIVES = 5
 
@@ -26,4 +32,24 @@ def dead_letter_queue(scope: Construct, id_: str, *, name: str) -> sqs.Queue:
     return sqs.Queue(
         scope, id_, queue_name=name, encryption=sqs.QueueEncryption.SQS_MANAGED, enforce_ssl=True,
         retention_period=cdk.Duration.days(14),
+    )  # fmt: skip
+
+
+def consume(stack: FoundryStack, function: DomainFunction, batch_size: int) -> QueueWithDlq:
+    """A queue of the function's name, whose messages it gets."""
+    name = function.node.id
+    queue = QueueWithDlq(stack, f"{name}-queue", name=stack.config.name(name), consumer_timeout=function.timeout)
+    source = sources.SqsEventSource(queue.queue, batch_size=batch_size, report_batch_item_failures=True)
+    function.function.add_event_source(source)
+    return queue
+
+
+def subscribe(
+    stack: FoundryStack, rule_name: str, bus: events.IEventBus, type_prefix: str, queue: QueueWithDlq
+) -> None:
+    """Events whose type begins with ``type_prefix`` go to the queue."""
+    events.Rule(
+        stack, "Events", rule_name=stack.config.name(rule_name), event_bus=bus,
+        event_pattern=events.EventPattern(detail_type=events.Match.prefix(type_prefix)),
+        targets=[targets.SqsQueue(queue.queue, dead_letter_queue=queue.dead)],
     )  # fmt: skip

@@ -103,7 +103,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Application:
 def test_alarms_exist_when_somebody_is_to_be_told(chosen: Application) -> None:
     alarms = chosen.app.node.find_child("alarms")
     found = [one for one in alarms.node.find_all() if isinstance(one, cloudwatch.CfnAlarm)]
-    flows, queues, functions = 5, 5, 14
+    flows, queues, functions = 7, 6, 15
     assert len(found) == flows + queues + functions + len(("throttles", "api-5xx"))
     assert all(alarm.alarm_actions and alarm.treat_missing_data == "notBreaching" for alarm in found)
 

@@ -15,10 +15,12 @@ from foundry_core.settings import Settings
 from stacks.constructs.code import LAYERS, LOCKS, ROOT
 
 FUNCTIONS = [
-    "app-api", "app-task", "model-api", "model-task", "cluster-api", "cluster-task", "sim-api", "sim-task", "sim-daily",
+    "app-api", "app-task", "model-api", "model-task", "cluster-api", "cluster-task", "cluster-on-event",
+    "sim-api", "sim-task", "sim-daily",
     "metrics-api", "metrics-on-event", "metrics-loader", "core-relay", "core-orphans",
 ]  # fmt: skip
-ARNS = {"SIMULATE_ARN", "RECOMMEND_ARN", "REGISTER_CLUSTER_ARN", "DEPLOY_MODEL_ARN", "DELETE_DEPLOYMENT_ARN"}
+ARNS = {"SIMULATE_ARN", "RECOMMEND_ARN", "REGISTER_CLUSTER_ARN", "DEPLOY_MODEL_ARN", "DELETE_DEPLOYMENT_ARN",
+        "SLEEP_DEPLOYMENT_ARN", "WAKE_DEPLOYMENT_ARN"}  # fmt: skip
 COMMON = {"STAGE", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"}
 ENVIRONMENT = {
     "app-api": {"APP_TABLE", "RUNS_TABLE", "USER_POOL_ID", "METERING_BUCKET", "SECRETS_KEY_ID"} | ARNS,
@@ -28,6 +30,7 @@ ENVIRONMENT = {
     "cluster-api": {"CLUSTER_TABLE", "APP_TABLE", "RUNS_TABLE", "SECRETS_KEY_ID"}
     | ARNS - {"SIMULATE_ARN", "RECOMMEND_ARN"},
     "cluster-task": {"CLUSTER_TABLE", "RUNS_TABLE", "SECRETS_KEY_ID"},
+    "cluster-on-event": {"CLUSTER_TABLE", "RUNS_TABLE", "WAKE_DEPLOYMENT_ARN"},
     "sim-api": {"SIM_TABLE", "APP_TABLE", "RUNS_TABLE", "SIMULATE_ARN", "RECOMMEND_ARN"},
     "sim-task": {"SIM_TABLE", "RUNS_TABLE"},
     "sim-daily": {"SIM_TABLE", "RUNS_TABLE", "RECOMMEND_ARN"},

@@ -17,6 +17,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from foundry_core.events import new_event
 from foundry_local.deployer import deploy
 
 ROOT = Path(__file__).parents[2]
@@ -259,6 +260,14 @@ def test_relay_puts_events(invoke: Invoke) -> None:
     assert relayed["answer"] == {"batchItemFailures": []}
 
 
+def test_an_order_to_wake_is_looked_up(invoke: Invoke) -> None:
+    data = {"project_id": "prj_1", "deployment_id": "dep_gone"}
+    event = new_event("foundry.deployment.wake_wanted.v1", source="app", subject="dep_gone", data=data)
+    record = {"messageId": "m", "eventSource": "aws:sqs", "body": json.dumps({"detail": event.model_dump()})}
+    (looked,) = invoke("cluster-on-event", {"Records": [record]})
+    assert looked["answer"] == {"batchItemFailures": []}, looked
+
+
 ITEM = {"pk": {"S": "PROJECT#1"}, "sk": {"S": "x"}}
 OF_PROJECT = {"KeyConditionExpression": "pk = :k", "ExpressionAttributeValues": {":k": {"S": "PROJECT#1"}}}
 DEPLOY = f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:foundry-test-deploy-model"
@@ -276,6 +285,7 @@ BATCH = {"Bucket": f"foundry-test-metering-{ACCOUNT}-us-east-1", "Key": "meterin
         ("sim-task", "dynamodb", "delete_table", {"TableName": "foundry-test-sim"}),
         ("sim-daily", "dynamodb", "get_item", {"TableName": "foundry-test-cluster", "Key": ITEM}),
         ("sim-api", "stepfunctions", "start_execution", {"stateMachineArn": DEPLOY, "input": "{}"}),
+        ("cluster-on-event", "stepfunctions", "start_execution", {"stateMachineArn": DEPLOY, "input": "{}"}),
         ("metrics-loader", "s3", "delete_object", BATCH),
         ("app-task", "cognito-idp", "list_user_pools", {"MaxResults": 1}),
         ("core-relay", "sqs", "list_queues", {}),

@@ -11,6 +11,7 @@ TABLES = {
     "app-api": {"app", "runs"}, "app-task": {"app", "runs"},
     "model-api": {"model", "members"}, "model-task": {"model", "runs"},
     "cluster-api": {"cluster", "runs", "members"}, "cluster-task": {"cluster", "runs"},
+    "cluster-on-event": {"cluster", "runs"},
     "sim-api": {"sim", "runs", "members"}, "sim-task": {"sim", "runs"}, "sim-daily": {"sim", "runs"},
     "metrics-api": {"metrics", "members"}, "metrics-on-event": {"metrics"}, "metrics-loader": set(),
     "core-relay": set(), "core-orphans": {"runs"},
@@ -19,7 +20,10 @@ POOL = "<foundry-test-people>"
 BUCKET = "arn:<AWS::Partition>:s3:::foundry-test-metering-<AWS::AccountId>-<AWS::Region>"
 BATCHES, QUARANTINE, CAPTURES = f"{BUCKET}/metering/*", f"{BUCKET}/quarantine/*", f"{BUCKET}/captures/*"
 KEY = "<Key961B73FD>"
-FLOWS = ("delete-deployment", "deploy-model", "register-cluster", "simulate", "recommend")
+FLOWS = (
+    "delete-deployment", "deploy-model", "register-cluster", "sleep-deployment", "wake-deployment", "simulate",
+    "recommend",
+)  # fmt: skip
 OTHER = {
     "app-api": {
         *((f"cognito-idp:{action}", POOL) for action in (
@@ -31,10 +35,11 @@ OTHER = {
         ("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY),
     },
     "cluster-api": {
-        *(("states:StartExecution", f"<foundry-test-{flow}>") for flow in FLOWS[:3]),
+        *(("states:StartExecution", f"<foundry-test-{flow}>") for flow in FLOWS[:5]),
         ("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY),
     },
     "cluster-task": {("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY)},
+    "cluster-on-event": {("states:StartExecution", "<foundry-test-wake-deployment>")},
     "sim-api": {
         ("states:StartExecution", "<foundry-test-simulate>"), ("states:StartExecution", "<foundry-test-recommend>"),
     },
@@ -46,7 +51,7 @@ OTHER = {
 }  # fmt: skip
 STREAM = {"DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"}
 RECEIVE = {"ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl", "ReceiveMessage"}
-POLLED = {"metrics-loader": "foundry-test-metrics-loader", "metrics-on-event": "foundry-test-metrics-on-event"}
+POLLED = {name: f"foundry-test-{name}" for name in ("metrics-loader", "metrics-on-event", "cluster-on-event")}
 FAILED_TO = {"core-relay": "foundry-test-relay-dlq", "core-orphans": "foundry-test-orphans-dlq",
              "sim-daily": "foundry-test-daily-dlq"}  # fmt: skip
 # Statements whose resource is, or contains, a wildcard: nothing else may.

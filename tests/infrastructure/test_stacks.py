@@ -7,8 +7,11 @@ import pytest
 from foundry_core.principal import Role
 
 TABLES = ("app", "cluster", "metrics", "model", "runs", "sim")
-QUEUES = ("metrics-loader", "metrics-on-event")
-FLOWS = ("delete-deployment", "deploy-model", "register-cluster", "simulate", "recommend")
+QUEUES = ("metrics-loader", "metrics-on-event", "cluster-on-event")
+FLOWS = (
+    "delete-deployment", "deploy-model", "register-cluster", "simulate", "recommend", "sleep-deployment",
+    "wake-deployment",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -77,14 +80,14 @@ def test_a_queue_parks_what_nobody_could_process(stacks: Any, name: str) -> None
     queue = stacks.one("AWS::SQS::Queue", f"foundry-test-{name}")
     policy = queue.properties["RedrivePolicy"]
     assert policy["maxReceiveCount"] == 5
-    assert stacks.text("metrics", policy["deadLetterTargetArn"]) == f"<foundry-test-{name}-dlq>"
+    assert stacks.text(queue.stack, policy["deadLetterTargetArn"]) == f"<foundry-test-{name}-dlq>"
     consumer = stacks.one("AWS::Lambda::Function", f"foundry-test-{name}")
     assert queue.properties["VisibilityTimeout"] >= 6 * consumer.properties["Timeout"]
     (mapping,) = [
         one.properties for one in stacks.all("AWS::Lambda::EventSourceMapping")
         if stacks.text(one.stack, one.properties["EventSourceArn"]) == f"<foundry-test-{name}>"
     ]  # fmt: skip
-    assert stacks.text("metrics", mapping["FunctionName"]) == f"<foundry-test-{name}>"
+    assert stacks.text(queue.stack, mapping["FunctionName"]) == f"<foundry-test-{name}>"
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
@@ -127,6 +130,14 @@ def test_metrics_hear_of_deployments(stacks: Any) -> None:
     (target,) = rule.properties["Targets"]
     assert stacks.text("metrics", target["Arn"]) == "<foundry-test-metrics-on-event>"
     assert stacks.text("metrics", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-metrics-on-event-dlq>"
+
+
+def test_the_cluster_domain_hears_of_orders_to_wake(stacks: Any) -> None:
+    rule = stacks.one("AWS::Events::Rule", "foundry-test-cluster-on-event")
+    assert rule.properties["EventPattern"] == {"detail-type": [{"prefix": "foundry.deployment.wake_wanted."}]}
+    (target,) = rule.properties["Targets"]
+    assert stacks.text("workflows", target["Arn"]) == "<foundry-test-cluster-on-event>"
+    assert stacks.text("workflows", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-cluster-on-event-dlq>"
 
 
 def test_ended_executions_of_every_flow_are_reported(stacks: Any) -> None:

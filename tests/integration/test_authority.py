@@ -84,6 +84,8 @@ TABLE: dict[tuple[str, str], str] = {
     ("GET", f"{D}/{{deployment_id}}"): READERS,
     ("PATCH", f"{D}/{{deployment_id}}"): BUILDERS,
     ("DELETE", f"{D}/{{deployment_id}}"): BUILDERS,
+    ("POST", f"{D}/{{deployment_id}}/sleep"): BUILDERS,
+    ("POST", f"{D}/{{deployment_id}}/wake"): BUILDERS,
     ("GET", S): READERS,
     ("POST", S): BUILDERS,
     ("GET", f"{S}/{{simulation_id}}"): READERS,

@@ -157,6 +157,20 @@ def _address(url: str) -> str:
                       next_action="Correct the Service in the cluster, then retry the run.") from error  # fmt: skip
 
 
+def sleep(deployment_id: str) -> None:
+    """Have gateways send nothing to a deployment, whose next publication wakes it; nothing to do when it has none."""
+    name = store.name_of(deployment_id)
+    if name is None:
+        return
+
+    def apply(endpoint: PublishedEndpoint) -> tuple[PublishedEndpoint, Event] | None:
+        backends = [backend.model_copy(update={"asleep": True}) for backend in endpoint.backends]
+        asleep = endpoint.model_copy(update={"backends": backends})
+        return None if asleep == endpoint else (asleep, _event("asleep", asleep, deployment_id))
+
+    store.update(name, apply)
+
+
 def unpublish(deployment_id: str) -> None:
     """Withdraw the endpoint of a deployment; nothing to do when there is none."""
 

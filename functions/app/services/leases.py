@@ -54,7 +54,8 @@ def _one(gateway: str, request: LeaseRequest, current: Snapshot) -> Lease:
     def change(counter: Counter) -> tuple[Lease, Event | None]:
         before = counter.committed
         answer = apply(counter, f"{gateway}/{request.lease_id}", request, limit, at_ms)
-        return answer, _wake_order(request) if request.kind == "wake" and counter.committed > before else None
+        ordered = request.kind == "wake" and counter.committed > before
+        return answer, _wake_order(request, current.owners.get(request.scope, "")) if ordered else None
 
     counter_name = current.counters.get(request.scope, request.scope)
     return store.update(counter_name, request.kind, window_of(request), change)
@@ -164,7 +165,7 @@ def _answer(request: LeaseRequest, granted: int, expires_at_ms: int, retry_after
     )  # fmt: skip
 
 
-def _wake_order(request: LeaseRequest) -> Event:
+def _wake_order(request: LeaseRequest, project_id: str) -> Event:
     deployment_id = request.scope.removeprefix("deployment:").split("/")[0]
-    data = {"deployment_id": deployment_id}
+    data = {"deployment_id": deployment_id, "project_id": project_id}
     return new_event("foundry.deployment.wake_wanted.v1", source="app", subject=deployment_id, data=data)

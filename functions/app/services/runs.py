@@ -12,6 +12,8 @@ _WRITE = {
     "simulate": Action.SIMULATE,
     "deploy_model": Action.DEPLOY,
     "delete_deployment": Action.DEPLOY,
+    "sleep_deployment": Action.DEPLOY,
+    "wake_deployment": Action.DEPLOY,
 }
 
 

@@ -32,11 +32,12 @@ class Snapshot:
     """``document`` is JSON, without credentials, which are for each gateway alone; those that endpoints use are in
     ``credentials`` by reference, sealed as they are stored. ``limits`` holds those of every scope that a lease can
     name. ``counters`` says for which scopes the counter has another name: an endpoint's goes by its id, so that a later
-    one of the same name has spent nothing yet."""
+    one of the same name has spent nothing yet. ``owners`` are the projects of what can be woken."""
 
     document: bytes
     limits: dict[str, Limits]
     counters: dict[str, str]
+    owners: dict[str, str]
     credentials: dict[str, tuple[Credential, dict[str, str]]]
 
 
@@ -48,7 +49,11 @@ def of_version(version: Version) -> Snapshot:
     config = store.load(version)
     counters = {f"endpoint:{endpoint.name}": f"endpoint:{endpoint.id}" for endpoint in config.endpoints}
     return Snapshot(
-        document(config).model_dump_json(exclude={"credentials"}).encode(), _limits(config), counters, _used(config)
+        document(config).model_dump_json(exclude={"credentials"}).encode(),
+        _limits(config),
+        counters,
+        _owners(config),
+        _used(config),
     )
 
 
@@ -158,5 +163,9 @@ def _limits(config: Config) -> dict[str, Limits]:
         **{f"key:{key.id}": key.limits for key, _ in config.keys},
         **{f"project:{project.id}": project.limits for project in config.projects},
         **{f"endpoint:{endpoint.name}": endpoint.limits for endpoint in config.endpoints},
-        **{f"deployment:{backend.id}": _NONE for endpoint in config.endpoints for backend in endpoint.backends},
+        **dict.fromkeys(_owners(config), _NONE),
     }
+
+
+def _owners(config: Config) -> dict[str, str]:
+    return {f"deployment:{backend.id}": e.project_id for e in config.endpoints for backend in e.backends}

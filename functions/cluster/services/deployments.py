@@ -1,4 +1,4 @@
-"""Life of a deployment: pending → deploying → ready or failed → deleting → gone."""
+"""Life of a deployment: pending → deploying → ready or failed → deleting → gone. How it sleeps is in ``sleep``."""
 
 from typing import Any
 
@@ -36,7 +36,10 @@ load = store.load
 _NEXT: dict[DeploymentStatus, set[DeploymentStatus]] = {
     DeploymentStatus.PENDING: {DeploymentStatus.DEPLOYING, DeploymentStatus.FAILED, DeploymentStatus.DELETING},
     DeploymentStatus.DEPLOYING: {DeploymentStatus.READY, DeploymentStatus.FAILED, DeploymentStatus.DELETING},
-    DeploymentStatus.READY: {DeploymentStatus.DELETING, DeploymentStatus.FAILED},
+    DeploymentStatus.READY: {DeploymentStatus.SLEEPING, DeploymentStatus.DELETING, DeploymentStatus.FAILED},
+    DeploymentStatus.SLEEPING: {DeploymentStatus.ASLEEP, DeploymentStatus.WAKING, DeploymentStatus.DELETING},
+    DeploymentStatus.ASLEEP: {DeploymentStatus.WAKING, DeploymentStatus.DELETING},
+    DeploymentStatus.WAKING: {DeploymentStatus.READY, DeploymentStatus.ASLEEP, DeploymentStatus.DELETING},
     DeploymentStatus.FAILED: {DeploymentStatus.DEPLOYING, DeploymentStatus.DELETING},
     DeploymentStatus.DELETING: set(),
 }
@@ -124,12 +127,16 @@ def delete(project_id: str, deployment_id: str, user_id: str) -> tuple[Deploymen
     """Start the removal. ``Conflict`` while another run works on the deployment."""
 
     def begin(deployment: Deployment) -> Event | None:
-        if run_is_open(deployment.run_id):
-            raise Conflict(f"Run {deployment.run_id} is at work on this deployment.", code="deployment_busy",
-                           next_action="Wait for the run to end, or cancel it.")  # fmt: skip
+        refuse_busy(deployment)
         return switch_status(deployment, DeploymentStatus.DELETING, deleted_by=user_id)
 
     return _start("delete_deployment", store.update(project_id, deployment_id, begin), user_id)
+
+
+def refuse_busy(deployment: Deployment) -> None:
+    if run_is_open(deployment.run_id):
+        raise Conflict(f"Run {deployment.run_id} is at work on this deployment.", code="deployment_busy",
+                       next_action="Wait for the run to end, or cancel it.")  # fmt: skip
 
 
 def begin(project_id: str, deployment_id: str) -> Deployment:

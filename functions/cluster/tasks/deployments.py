@@ -1,9 +1,10 @@
-"""Steps of ``deploy_model``: reserve, apply, wait, ask."""
+"""Steps of ``deploy_model`` and ``wake_deployment``: reserve, apply, wait, ask."""
 
 from urllib.parse import urlsplit
 
 from foundry_core.clock import now_ms
 from foundry_core.errors import TransientError
+from foundry_core.runs import Run
 from foundry_core.tasks import Output, TaskContext, waiting
 from foundry_sim.facts.architecture import from_config
 
@@ -12,7 +13,7 @@ from functions.cluster.errors import EngineFailed, InsufficientCapacity
 from functions.cluster.kube import Kube, Obj
 from functions.cluster.kubeconfig import is_loopback
 from functions.cluster.schemas import Deployment
-from functions.cluster.services import deployments
+from functions.cluster.services import deployments, sleep
 from functions.cluster.store import clusters as cluster_store
 from functions.cluster.store import deployments as deployment_store
 from functions.cluster.tasks.base import deployment_of, engine_service, kube_of, tasks
@@ -24,8 +25,7 @@ _LOCAL_URL = "foundry.dev/local-url"
 @tasks.task("admit")
 def admit(context: TaskContext) -> Output:
     """Reserve the GPUs by what is known of the nodes, looking at the cluster again before refusing."""
-    run = context.run
-    deployment = deployments.begin(run.project_id or "", run.subject_id)
+    deployment = _begin(context.run)
     spec = deployment_store.load_spec(deployment.project_id, deployment.id)
     try:
         deployments.reserve(deployment, spec, cluster_store.nodes(deployment.cluster_id))
@@ -36,6 +36,13 @@ def admit(context: TaskContext) -> Output:
         "model_id": deployment.model_id, "endpoint_name": deployment.name, "model": deployment.name,
         "price": deployment.price.model_dump(), "max_output_tokens": spec.plan.limits.max_model_len,
     }  # fmt: skip
+
+
+def _begin(run: Run) -> Deployment:
+    project_id = run.project_id or ""
+    if run.kind == "wake_deployment":
+        return sleep.begin_wake(project_id, run.subject_id, run.id)
+    return deployments.begin(project_id, run.subject_id)
 
 
 @tasks.task("apply_manifests")
@@ -56,9 +63,9 @@ def apply_manifests(context: TaskContext) -> Output:
 def wait_ready(context: TaskContext) -> Output:
     deployment = deployment_of(context)
     kube = kube_of(deployment.cluster_id)
-    root = f"/namespaces/{manifests.namespace_of(deployment.id)}"
-    shown = kube.get(f"/apis/apps/v1{root}/deployments/{manifests.NAME}")
-    found = list(kube.items(f"/api/v1{root}/pods", f"foundry.dev/deployment={deployment.id}"))
+    shown = kube.get(manifests.deployment_path(deployment.id))
+    pods_path = f"{manifests.namespace_path(deployment.id)}/pods"
+    found = list(kube.items(pods_path, f"foundry.dev/deployment={deployment.id}"))
     progress = pods.progress_of(shown, found, now_ms())
     if progress.status == "unschedulable":
         raise InsufficientCapacity(progress.detail, next_action="Free GPUs or add nodes, then retry the run.")

@@ -1,15 +1,17 @@
 """How the flows end: ready or failed, for a cluster or a deployment, by the kind of the run."""
 
-from foundry_core.runs import RunError, StepStatus
+from foundry_core.logs import logger
+from foundry_core.runs import Run, RunError, StepStatus
 from foundry_core.tasks import Output, RunCancelled, TaskContext, describe
 
-from functions.cluster.services import clusters, deployments
+from functions.cluster.errors import Superseded
+from functions.cluster.services import clusters, deployments, sleep
 from functions.cluster.tasks.base import deployment_of, tasks
 
 
 @tasks.task("mark_ready")
 def mark_ready(context: TaskContext) -> Output:
-    return _deployment_ready(context) if context.run.kind == "deploy_model" else _cluster_ready(context)
+    return _cluster_ready(context) if context.run.kind == "register_cluster" else _deployment_ready(context)
 
 
 def _cluster_ready(context: TaskContext) -> Output:
@@ -25,14 +27,27 @@ def _deployment_ready(context: TaskContext) -> Output:
     return {"deployment_id": deployment.id, "endpoint_id": endpoint_id, "endpoint_name": deployment.name}
 
 
-@tasks.task("mark_failed")
+@tasks.task("mark_failed", undoes=("begin_sleep",))
 def mark_failed(context: TaskContext) -> Output:
     run, reason = context.run, _reason(context)
-    if run.kind == "register_cluster":
-        clusters.mark_failed(run.subject_id, reason)
-    else:
-        deployments.mark_failed(run.project_id or "", run.subject_id, reason)
+    try:
+        _record(run, reason)
+    except Superseded as error:
+        logger.info("failure not recorded", extra={"run_id": run.id, "reason": error.detail})
     return {}
+
+
+def _record(run: Run, reason: RunError) -> None:
+    project_id = run.project_id or ""
+    match run.kind:
+        case "register_cluster":
+            clusters.mark_failed(run.subject_id, reason)
+        case "wake_deployment":
+            sleep.mark_asleep(project_id, run.subject_id, run.id, reason)
+        case "sleep_deployment":
+            sleep.note_failure(project_id, run.subject_id, run.id, reason)
+        case _:
+            deployments.mark_failed(project_id, run.subject_id, reason)
 
 
 def _reason(context: TaskContext) -> RunError:

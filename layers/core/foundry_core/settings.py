@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     register_cluster_arn: str = ""
     deploy_model_arn: str = ""
     delete_deployment_arn: str = ""
+    sleep_deployment_arn: str = ""
+    wake_deployment_arn: str = ""
 
     def state_machine(self, kind: str) -> str:
         """ARN of the state machine that runs ``kind``; LookupError when this function may not start it."""

@@ -466,6 +466,9 @@ async def test_a_sleeping_deployment_is_woken_once_and_the_requests_wait(stack: 
     wakes = [name for name in stack.stand_in.escrow.committed if name[1] == "wake"]
     assert [name[0] for name in wakes] == ["deployment:dep_0"]
     assert not any(engine.requests for engine in stack.engines)
+    await stack.reconfigure()  # those who wait look again, and order nothing that would bar the next order
+    await asyncio.sleep(0.01)
+    assert stack.gateway.policy.book.scopes["deployment:dep_0", "wake"].lease.held == 0
     for deployment in tier:
         deployment["asleep"] = False
     await stack.reconfigure()

@@ -19,6 +19,8 @@ FORWARD = {
         "mark_deleted",
         "finish_run",
     ],
+    "sleep_deployment": ["begin_sleep", "sleep_endpoint", "drain", "scale_down", "mark_asleep", "finish_run"],
+    "wake_deployment": DEPLOY,
 }
 DOMAIN = {
     "list_clusters": "cluster",
@@ -26,6 +28,7 @@ DOMAIN = {
     "publish_endpoint": "app",
     "unpublish_endpoint": "app",
     "undo_endpoint": "app",
+    "sleep_endpoint": "app",
 }
 OWNER = {
     "simulate": "sim",
@@ -33,6 +36,8 @@ OWNER = {
     "register_cluster": "cluster",
     "deploy_model": "cluster",
     "delete_deployment": "cluster",
+    "sleep_deployment": "cluster",
+    "wake_deployment": "cluster",
 }
 TASK = {"undo_endpoint": "unpublish_endpoint", "undo_manifests": "remove_manifests"}
 DONE = {"wait_removed": {"status": "removed"}, "recommend": {"status": "done"}}
@@ -41,6 +46,7 @@ POLLING = {
     "register_cluster": ("addons_ready", "ready", "AddonsTimeout", 136),
     "deploy_model": ("wait_ready", "ready", "DeploymentTimeout", 256),
     "delete_deployment": ("wait_removed", "removed", "RemovalTimeout", 76),
+    "wake_deployment": ("wait_ready", "ready", "DeploymentTimeout", 256),
 }
 EVERY_STEP = [(kind, step) for kind, steps in FORWARD.items() for step in steps]
 
@@ -49,8 +55,10 @@ def compensation(kind: str, failed: str) -> list[str]:
     """Steps that follow a failure of ``failed``."""
     if kind in ("simulate", "recommend", "delete_deployment") or failed == "finish_run":  # what is ready stays
         return ["fail_run"]
-    if kind == "register_cluster":
+    if kind in ("register_cluster", "sleep_deployment") or (kind == "wake_deployment" and failed == "admit"):
         return ["mark_failed", "fail_run"]
+    if kind == "wake_deployment":
+        return ["undo_endpoint", "undo_manifests", "mark_failed", "fail_run"]
     published = DEPLOY.index(failed) >= DEPLOY.index("publish_endpoint")
     return [*(["undo_endpoint"] if published else []), "undo_manifests", "mark_failed", "fail_run"]
 
@@ -217,6 +225,13 @@ def test_compensation_goes_on_when_a_part_of_it_fails(machines: Any, tasks: Any,
     assert tasks.steps == [*expected[:place], *[undo] * 9, *expected[place + 1 :]]
     assert execution.error == "NodeGone"  # the reason is kept, not what went wrong afterwards
     assert tasks.input_of("fail_run")["undo_error"]["Error"] == "ClusterUnreachable"
+
+
+def test_a_failed_wake_up_puts_back_to_sleep_and_removes_nothing(machines: Any, tasks: Any, failure: Any) -> None:
+    tasks.script["wait_ready"] = failure("EngineFailed")
+    machines.start("wake_deployment")
+    undone = {payload["step"]: payload["task"] for _, payload in tasks.calls if payload["step"].startswith("undo")}
+    assert undone == {"undo_endpoint": "sleep_endpoint", "undo_manifests": "scale_down"}
 
 
 @pytest.mark.parametrize("undo", ["undo_endpoint", "undo_manifests", "mark_failed", "fail_run"])

@@ -15,6 +15,8 @@ from typing import Any
 import boto3
 import pytest
 from foundry_core import aws, runs
+from foundry_core.clock import fixed, now_ms
+from foundry_core.events import new_event
 from foundry_core.settings import settings
 from foundry_local.kube import ClusterThread, Fault, SimulatedCluster
 from kubernetes import client as kubernetes
@@ -181,6 +183,138 @@ def test_deploy_and_delete(call: Call, project: str, deploy: Any, core: Any, mac
     assert run.status == "succeeded", run.error
     assert state_of(run, machines) == "SUCCEEDED"
     assert endpoints(call, project) == ["llama"] and len(namespaces(core)) == 1
+    assert delete(call, project, deployment, machines).status == "succeeded"
+    assert_nothing_left(call, project, cluster, core)
+
+
+def rest(call: Call, project: str, deployment: str, machines: Any, what: str) -> Any:
+    """Let it ``sleep`` or ``wake`` to the end of the flow."""
+    run = call("POST", f"/projects/{project}/deployments/{deployment}/{what}").ok(202)["run"]
+    machines.finish()
+    return runs.get(run["id"])
+
+
+def shown(call: Call, project: str, deployment: str) -> dict[str, Any]:
+    found: dict[str, Any] = call("GET", f"/projects/{project}/deployments/{deployment}").ok()
+    return found
+
+
+def pods(core: kubernetes.CoreV1Api) -> int:
+    [namespace] = namespaces(core)
+    return sum(pod.metadata.deletion_timestamp is None for pod in core.list_namespaced_pod(namespace).items)
+
+
+def reserved(call: Call, cluster: dict[str, Any]) -> int:
+    return int(call("GET", f"/clusters/{cluster['id']}").ok()["gpus_reserved"])
+
+
+def asleep_to_gateways() -> list[bool]:
+    from functions.app.services import snapshot
+
+    document = json.loads(snapshot.current().document)
+    return [backend["asleep"] for endpoint in document["endpoints"] for tier in endpoint["tiers"] for backend in tier]
+
+
+def order_to_wake(project: str, deployment: str, context: Any) -> list[Any]:
+    """What a gateway's order comes to the cluster domain as. → Messages that are to be delivered again."""
+    handler = importlib.import_module("functions.cluster.handler")
+    data = {"project_id": project, "deployment_id": deployment}
+    event = new_event("foundry.deployment.wake_wanted.v1", source="app", subject=deployment, data=data)
+    body = json.dumps({"detail": event.model_dump()})
+    answer = handler.on_event({"Records": [{"messageId": "m-1", "eventSource": "aws:sqs", "body": body}]}, context)
+    return list(answer["batchItemFailures"])
+
+
+def wake_ups(call: Call, project: str) -> int:
+    return sum(run["kind"] == "wake_deployment" for run in call("GET", "/runs", project_id=project).ok()["items"])
+
+
+def test_sleep_and_wake(call: Call, project: str, deploy: Any, core: Any, machines: Any, cluster: Any) -> None:
+    _, deployment = deploy()
+    replicas, gpus = pods(core), reserved(call, cluster)
+    run = rest(call, project, deployment, machines, "sleep")
+    assert run.status == "succeeded", run.error
+    assert (shown(call, project, deployment)["status"], asleep_to_gateways(), pods(core)) == ("asleep", [True], 0)
+    assert reserved(call, cluster) == 0
+    call("POST", f"/projects/{project}/deployments/{deployment}/sleep").problem(409, "deployment_state")
+    run = rest(call, project, deployment, machines, "wake")
+    assert run.status == "succeeded", run.error
+    assert (shown(call, project, deployment)["status"], asleep_to_gateways()) == ("ready", [False])
+    assert (pods(core), reserved(call, cluster)) == (replicas, gpus)
+    call("POST", f"/projects/{project}/deployments/{deployment}/wake").problem(409, "deployment_state")
+    assert delete(call, project, deployment, machines).status == "succeeded"
+
+
+def test_orders_to_wake_are_one_wake_up(
+    call: Call, project: str, deploy: Any, machines: Any, lambda_context: Any, before: Any
+) -> None:
+    _, deployment = deploy()
+    refused: list[Any] = []
+    before["drain"] = lambda _: refused.extend(order_to_wake(project, deployment, lambda_context))
+    rest(call, project, deployment, machines, "sleep")
+    assert refused == [{"itemIdentifier": "m-1"}]  # delivered again, once it sleeps
+    assert [order_to_wake(project, deployment, lambda_context) for _ in range(3)] == [[], [], []]
+    machines.finish()
+    assert order_to_wake(project, deployment, lambda_context) == [] and machines.pending == []
+    assert order_to_wake(project, "dep_gone", lambda_context) == []
+    assert (shown(call, project, deployment)["status"], wake_ups(call, project)) == ("ready", 1)
+    assert delete(call, project, deployment, machines).status == "succeeded"
+
+
+def test_what_cannot_be_woken_stays_asleep_and_says_why(
+    call: Call,
+    project: str,
+    deploy: Any,
+    core: Any,
+    machines: Any,
+    cluster: Any,
+    kube: SimulatedCluster,
+    lambda_context: Any,
+) -> None:
+    _, deployment = deploy()
+    rest(call, project, deployment, machines, "sleep")
+    kube.inject(Fault("oom-killed"))
+    run = rest(call, project, deployment, machines, "wake")
+    found = shown(call, project, deployment)
+    assert (run.status, found["status"], found["error"]["code"]) == ("failed", "asleep", "engine_failed")
+    assert "OOMKilled" in found["error"]["detail"]
+    assert (asleep_to_gateways(), pods(core), reserved(call, cluster)) == ([True], 0, 0)
+    kube.clear_faults()
+    assert order_to_wake(project, deployment, lambda_context) == [] and machines.pending == []
+    with fixed(now_ms() + 61_000):
+        assert order_to_wake(project, deployment, lambda_context) == []
+    machines.finish()
+    assert (shown(call, project, deployment)["status"], wake_ups(call, project)) == ("ready", 2)
+    assert shown(call, project, deployment)["error"] is None
+    call("POST", f"/runs/{run.id}/retry").ok(202)
+    machines.finish()
+    assert runs.get(run.id).error.code == "run_superseded"
+    assert (shown(call, project, deployment)["status"], asleep_to_gateways()) == ("ready", [False])
+    assert delete(call, project, deployment, machines).status == "succeeded"
+
+
+def test_a_sleep_that_was_stopped_is_woken_from_and_its_run_changes_nothing_later(
+    call: Call, project: str, deploy: Any, machines: Any, before: Any, lambda_context: Any
+) -> None:
+    _, deployment = deploy()
+    before["scale_down"] = lambda run_id: call("POST", f"/runs/{run_id}/cancel").ok(202)
+    run = rest(call, project, deployment, machines, "sleep")
+    found = shown(call, project, deployment)
+    assert (run.status, found["status"], found["error"]["code"]) == ("cancelled", "sleeping", "run_cancelled")
+    assert order_to_wake(project, deployment, lambda_context) == []
+    machines.finish()
+    assert (shown(call, project, deployment)["status"], asleep_to_gateways()) == ("ready", [False])
+    call("POST", f"/runs/{run.id}/retry").ok(202)
+    machines.finish()
+    assert (runs.get(run.id).status, asleep_to_gateways()) == ("failed", [False])
+    assert delete(call, project, deployment, machines).status == "succeeded"
+
+
+def test_a_sleeping_deployment_can_be_deleted(
+    call: Call, project: str, deploy: Any, core: Any, machines: Any, cluster: Any
+) -> None:
+    _, deployment = deploy()
+    rest(call, project, deployment, machines, "sleep")
     assert delete(call, project, deployment, machines).status == "succeeded"
     assert_nothing_left(call, project, cluster, core)
 

@@ -63,3 +63,16 @@ def test_a_failed_deployment_says_why_and_what_to_do(platform: Any) -> None:
     assert shown.exit_code == 0, shown.exception
     assert "No [gpu] is free." in shown.stdout and "foundry runs retry run_1" in shown.stdout
     assert "measured" not in shown.stdout
+
+
+@pytest.mark.parametrize(("command", "said"), [("sleep", "chat is asleep"), ("wake", "chat is awake")])
+def test_a_deployment_sleeps_and_wakes(platform: Any, command: str, said: str) -> None:
+    platform.answers[f"{PROJECT}/deployments/dep_1/{command}"] = {"run": platform.answers["/runs/run_1"]}
+    shown = CliRunner().invoke(app, ["deployments", command, "chat"], input="y\n")
+    assert shown.exception is None and said in shown.stdout
+    assert platform.body("POST", f"{PROJECT}/deployments/dep_1/{command}") == {}
+
+
+def test_a_deployment_is_put_to_sleep_only_after_a_yes(platform: Any) -> None:
+    shown = CliRunner().invoke(app, ["deployments", "sleep", "chat"], input="n\n")
+    assert shown.exit_code and not [asked for asked in platform.asked if asked[0] == "POST"]

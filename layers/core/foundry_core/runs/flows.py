@@ -35,6 +35,21 @@ FLOWS: dict[str, dict[str, str]] = {
         "wait_removed": "Wait until the pods are gone",
         "mark_deleted": "Close the deployment",
     },
+    "sleep_deployment": {
+        "begin_sleep": "Check that nobody else is at work",
+        "sleep_endpoint": "Tell the gateways",
+        "drain": "Let open requests finish",
+        "scale_down": "Scale to zero",
+        "mark_asleep": "Give the GPUs back",
+    },
+    "wake_deployment": {
+        "admit": "Check capacity",
+        "apply_manifests": "Scale up",
+        "wait_ready": "Wait for the engines",
+        "verify": "Ask the engine a question",
+        "publish_endpoint": "Tell the gateways",
+        "mark_ready": "Open the deployment for traffic",
+    },
 }
 
 

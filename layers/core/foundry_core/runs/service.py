@@ -49,14 +49,20 @@ def create(
     created_by: str,
     project_id: str | None = None,
     input: dict[str, object] | None = None,
+    run_id: str | None = None,
 ) -> Run:
-    """Write the run and start its state machine. A run that could not be started is there, failed and retriable."""
+    """Write the run and start its state machine. A run that could not be started is there, failed and retriable. With
+    ``run_id``, a new id that the caller has kept, creating it again finds it, and starts it if that was not done."""
     run = Run(
-        id=new_id("run"), kind=kind, subject_id=subject_id, project_id=project_id, steps=steps_of(kind),
+        id=run_id or new_id("run"), kind=kind, subject_id=subject_id, project_id=project_id, steps=steps_of(kind),
         input=dict(input or {}), created_by=created_by, created_at_ms=now_ms(),
     )  # fmt: skip
     event = new_event("foundry.run.created.v1", source="runs", subject=run.id, data={"run_id": run.id, "kind": kind})
-    store.insert(run, event)
+    try:
+        store.insert(run, event)
+    except Conflict:
+        found = store.load(run.id)
+        return _start(run.id) if found.status == RunStatus.PENDING else found
     return _start(run.id)
 
 
