@@ -116,7 +116,7 @@ def _describe(cluster: Cluster, request: ClusterChange) -> None:
 def _refuse_reconnect(cluster: Cluster, credentials: Credentials) -> None:
     _refuse_busy(cluster)
     if credentials.server != cluster.server and store.reservations(cluster.id):
-        raise Conflict(f"Deployments hold GPUs of cluster {cluster.name}; this kubeconfig is for another server.",
+        raise Conflict(f"Deployments belong to cluster {cluster.name}; this kubeconfig is for another server.",
                        code="cluster_in_use",
                        next_action="Delete them first, or register the other cluster under a name of its own.",
                        )  # fmt: skip

@@ -1,5 +1,6 @@
 """Life of a deployment: pending → deploying → ready or failed → deleting → gone. How it sleeps is in ``sleep``."""
 
+from collections.abc import Callable
 from typing import Any
 
 from foundry_core import runs
@@ -180,8 +181,21 @@ def release(deployment: Deployment) -> None:
     def drop(held: Reservations) -> None:
         held.pop(deployment.id, None)
 
+    _give_back(deployment, drop)
+
+
+def release_gpus(deployment: Deployment) -> None:
+    """It sleeps: others may have its GPUs, but the cluster is not given up while it is there."""
+
+    def empty(held: Reservations) -> None:
+        held[deployment.id] = Reservation(group=deployment.device_group, pod_gpus=[])
+
+    _give_back(deployment, empty)
+
+
+def _give_back(deployment: Deployment, change: Callable[[Reservations], None]) -> None:
     try:
-        cluster_store.reserve(deployment.cluster_id, drop)
+        cluster_store.reserve(deployment.cluster_id, change)
     except NotFound:
         return  # the cluster is gone, and its reservations with it
 

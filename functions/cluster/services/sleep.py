@@ -13,7 +13,7 @@ from foundry_core.runs import Run, RunError
 
 from functions.cluster.errors import Superseded
 from functions.cluster.schemas import Deployment, DeploymentStatus
-from functions.cluster.services.deployments import refuse_busy, release, switch_status
+from functions.cluster.services.deployments import refuse_busy, release_gpus, switch_status
 from functions.cluster.store import deployments as store
 
 _FLOWS = {DeploymentStatus.SLEEPING: "sleep_deployment", DeploymentStatus.WAKING: "wake_deployment"}
@@ -102,7 +102,7 @@ def mark_asleep(project_id: str, deployment_id: str, run_id: str, error: RunErro
         deployment.error = error
         return switch_status(deployment, DeploymentStatus.ASLEEP, error=error and error.model_dump())
 
-    release(owned(project_id, deployment_id, run_id))
+    release_gpus(owned(project_id, deployment_id, run_id))
     store.update(project_id, deployment_id, apply)
 
 

@@ -98,7 +98,7 @@ def delete(cluster: Cluster, event: Event, *, abandon: bool) -> None:
     to be abandoned."""
     held = _get(ReservationsItem, cluster.id, "RESERVATIONS")
     if held.reservations and not abandon:
-        raise Conflict(f"{len(held.reservations)} deployment(s) hold GPUs of cluster {cluster.name}.",
+        raise Conflict(f"{len(held.reservations)} deployment(s) belong to cluster {cluster.name}.",
                        code="cluster_in_use", next_action=_FIRST)  # fmt: skip
     gone = [_item(cluster.id), _get(KubeconfigItem, cluster.id, "KUBECONFIG"), held]
     with conflicts(f"Cluster {cluster.id} was changed by another writer."):

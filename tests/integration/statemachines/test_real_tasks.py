@@ -236,6 +236,7 @@ def test_sleep_and_wake(call: Call, project: str, deploy: Any, core: Any, machin
     assert run.status == "succeeded", run.error
     assert (shown(call, project, deployment)["status"], asleep_to_gateways(), pods(core)) == ("asleep", [True], 0)
     assert reserved(call, cluster) == 0
+    call("DELETE", f"/clusters/{cluster['id']}").problem(409, "cluster_in_use")
     call("POST", f"/projects/{project}/deployments/{deployment}/sleep").problem(409, "deployment_state")
     run = rest(call, project, deployment, machines, "wake")
     assert run.status == "succeeded", run.error
