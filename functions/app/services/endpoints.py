@@ -11,7 +11,15 @@ from foundry_core.principal import Principal
 
 from functions.app.fields import engine_address
 from functions.app.policy import Policy
-from functions.app.schemas import Backend, Endpoint, EndpointChange, EndpointCreate, Price, PublishedEndpoint
+from functions.app.schemas import (
+    Backend,
+    Endpoint,
+    EndpointChange,
+    EndpointCreate,
+    Limits,
+    Price,
+    PublishedEndpoint,
+)
 from functions.app.services.projects import merged
 from functions.app.store import endpoints as store
 from functions.app.store.table import optimistic
@@ -64,7 +72,32 @@ def changed(endpoint: PublishedEndpoint, request: EndpointChange) -> PublishedEn
     if "adapters" in request.model_fields_set:
         fields["adapters"] = request.adapters or {}
         _refuse_taken(fields["adapters"].keys() - endpoint.adapters.keys())
-    return endpoint.model_copy(update=fields)
+    after = endpoint.model_copy(update=fields)
+    if fields.keys() & {"limits", "policy"}:
+        _refuse_bypass(after)
+    return after
+
+
+def _refuse_bypass(wanted: PublishedEndpoint) -> None:
+    """No fallback may have limits or guardrails that requests to the endpoint in front of it never met. ``Invalid``."""
+    for other in (e for e in store.all_of(wanted.project_id) if e.name != wanted.name):
+        for fallback, asked in ((other, wanted), (wanted, other)):
+            if fallback.name in asked.policy.fallbacks and not _stands_in(fallback, asked):
+                raise _bypassed(fallback.name, asked.name)
+
+
+def _stands_in(fallback: PublishedEndpoint, asked: PublishedEndpoint) -> bool:
+    """Whether gateways let it answer for ``asked``: see ``_stands_in`` of ``gateway.core.snapshot``."""
+    guardrails = fallback.policy.guardrails
+    return fallback.limits == Limits() and (not guardrails or guardrails == asked.policy.guardrails)
+
+
+def _bypassed(fallback: str, name: str) -> Invalid:
+    return Invalid(
+        f"{fallback} cannot be a fallback of {name} and have limits or guardrails of its own: requests to {name} would "
+        "pass them by.", code="fallback_guarded",
+        next_action=f"Take {fallback} out of the fallbacks of {name}, or its limits and guardrails away.",
+    )  # fmt: skip
 
 
 def _refuse_taken(names: Iterable[str]) -> None:
@@ -74,7 +107,8 @@ def _refuse_taken(names: Iterable[str]) -> None:
 
 
 def create(project_id: str, request: EndpointCreate, principal: Principal) -> Endpoint:
-    """An endpoint that an external provider answers. ``NameTaken`` when its name or an adapter's is in use."""
+    """An endpoint that an external provider answers. ``NameTaken`` when its name or an adapter's is in use;
+    ``Invalid`` for a fallback that has limits or guardrails of its own."""
     if request.name in request.adapters:
         raise NameTaken(f"An adapter of {request.name} has its name.", next_action="Choose another name.")
     _refuse_taken({request.name, *request.adapters})
@@ -89,6 +123,7 @@ def create(project_id: str, request: EndpointCreate, principal: Principal) -> En
         limits=request.limits, policy=request.policy, adapters=request.adapters, created_at_ms=now_ms(),
         max_output_tokens=request.max_output_tokens, backends=[backend],
     )  # fmt: skip
+    _refuse_bypass(endpoint)
     store.insert(endpoint, backend_id, _event("published", endpoint, principal.user_id))
     return endpoint.public()
 

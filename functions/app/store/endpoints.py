@@ -91,6 +91,12 @@ def page_of(project_id: str, limit: int, cursor: str | None) -> tuple[list[Publi
     return [_endpoint(item) for item in items], following
 
 
+def all_of(project_id: str) -> list[PublishedEndpoint]:
+    """Through the index: what was written a moment ago may be missing."""
+    items = AppTable.gsi1.query(f"PROJECT#{project_id}", AppTable.gsi1sk.startswith("ENDPOINT#"))
+    return [_endpoint(item) for item in items if isinstance(item, EndpointItem)]
+
+
 def name_of(deployment_id: str) -> str | None:
     """The endpoint that a deployment answers for."""
     try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.core.guard.guard import Guard
 
 MAX_COALESCE_MS: Final = 1000
+NO_LIMITS: Final = wire.Limits()
 Network = IPv4Network | IPv6Network
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
@@ -202,11 +203,18 @@ class Snapshot:
             self.endpoints[endpoint.name].chain = tuple(self._chain(endpoint.name))
 
     def _chain(self, name: str) -> list[Endpoint]:
-        """Itself, then its fallbacks, but for closed ones: those are passed over for fallbacks of their own."""
+        """Itself, then its fallbacks, but for those that may not stand in: they are passed over for their own."""
         found = [self.endpoints[name]]
         for endpoint in found:
             found += [e for f in endpoint.policy.fallbacks if (e := self.endpoints[f]) not in found]
-        return found[:1] + [endpoint for endpoint in found[1:] if not endpoint.problem]
+        return found[:1] + [endpoint for endpoint in found[1:] if _stands_in(endpoint, found[0])]
+
+
+def _stands_in(endpoint: Endpoint, asked: Endpoint) -> bool:
+    """Whether it may answer for ``asked``: requests met the limits and guardrails of that one, and meet no others."""
+    guardrails = endpoint.policy.guardrails
+    unmet = endpoint.limits != NO_LIMITS or (bool(guardrails) and guardrails != asked.policy.guardrails)
+    return not endpoint.problem and not unmet
 
 
 def load(data: bytes, before: Snapshot | None = None) -> Snapshot:

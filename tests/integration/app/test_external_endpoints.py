@@ -25,7 +25,7 @@ def test_gateways_are_told_where_it_is_and_with_what_key(call: Call, project: st
     assert backend == {
         "id": made["deployment_ids"][0], "url": "https://api.anthropic.com", "model": "claude-x", "source": "live",
         "provider": "anthropic", "credential_ref": f"{project}.anthropic",
-        "weight": 1.0, "shadow": False,
+        "weight": 1.0, "shadow": False, "asleep": False,
     }  # fmt: skip
     assert endpoint["limits"]["budget_nanos"] == 5 and endpoint["price"]["output_nanos_per_token"] == 15000
 
@@ -97,7 +97,7 @@ def test_a_stored_address_inside_is_still_read_and_no_gateway_calls_it(call: Cal
     item.data["backends"][0]["url"] = "https://metadata.google.internal/v1"
     item.save()
     assert call("GET", f"{path}/claude").ok()["provider"] == "anthropic"
-    call("PATCH", f"{path}/claude", {"limits": {"budget_nanos": 5}}).ok()
+    call("PATCH", f"{path}/claude", {"policy": {"cache_ttl_s": 5}}).ok()
     document = json.dumps(gateway("GET", "/gateway/config").ok())
     assert "google.internal" not in document
     endpoints = load(document.encode()).endpoints

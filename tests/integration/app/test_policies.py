@@ -92,6 +92,29 @@ def test_fallbacks_are_asked_in_turn_and_lead_in_no_circle(call: Call, project: 
     assert call("GET", path).ok()["policy"]["fallbacks"] == asked
 
 
+def test_a_fallback_has_no_limits_or_guardrails_that_requests_pass_by(call: Call, project: str, path: str) -> None:
+    endpoints = f"/projects/{project}/endpoints"
+    capped, guarded = {"limits": {"requests_per_minute": 1}}, {"policy": {"guardrails": RULES[:1]}}
+    for name, own in (("capped", capped), ("guarded", guarded), ("open", {})):
+        call("POST", endpoints, {**MADE, "name": name, **own}).ok(201)
+    for name in ("capped", "guarded"):
+        problem = call("PATCH", path, {"policy": {"fallbacks": [name]}}).problem(422, "fallback_guarded")
+        assert name in problem["detail"] and "fallbacks of chat" in problem["next_action"]
+    call("PATCH", path, {"policy": {"fallbacks": ["open", "later"]}}).ok()
+    for change in (capped, guarded):
+        call("PATCH", f"{endpoints}/open", change).problem(422, "fallback_guarded")
+        call("POST", endpoints, {**MADE, "name": "later", **change}).problem(422, "fallback_guarded")
+    call("PATCH", path, {"policy": {"fallbacks": []}}).ok()
+    call("PATCH", f"{endpoints}/open", capped).ok()
+
+
+def test_a_fallback_may_have_the_same_guardrails(call: Call, project: str, path: str) -> None:
+    same = {"policy": {"guardrails": RULES[:1]}}
+    call("POST", f"/projects/{project}/endpoints", {**MADE, "name": "second", **same}).ok(201)
+    call("PATCH", path, {"policy": {"guardrails": RULES[:1], "fallbacks": ["second"]}}).ok()
+    call("PATCH", path, {"policy": {"guardrails": []}}).problem(422, "fallback_guarded")
+
+
 def test_adapters_are_called_as_models(call: Call, project: str, path: str, gateway: Call) -> None:
     asked = {"support": "org/support-v2", "org/legal": "legal"}
     assert call("PATCH", path, {"adapters": asked}, "developer").ok()["adapters"] == asked

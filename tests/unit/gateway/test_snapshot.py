@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from ipaddress import ip_network  # isort: skip
 
+PII = {"id": "g", "kind": "pii"}
+
 
 def config(**changes: Any) -> dict[str, Any]:
     key = {"id": "k", "sha256": hashlib.sha256(b"sk").hexdigest(), "project_id": "p"}
@@ -95,6 +97,29 @@ def test_a_closed_endpoint_is_passed_over_as_a_fallback() -> None:
     found = taken(config(endpoints=endpoints)).endpoints
     assert [endpoint.name for endpoint in found["first"].chain] == ["first", "last"]
     assert [endpoint.name for endpoint in found["closed"].chain] == ["closed", "last"]
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "stands_in"),
+    [
+        ({"limits": {"budget_nanos": 1}}, {}, False),
+        ({"limits": {"requests_per_minute": 1}}, {}, False),
+        ({"policy": {"guardrails": [PII]}}, {}, False),
+        ({"policy": {"guardrails": [PII]}}, {"guardrails": [PII | {"action": "observe"}]}, False),
+        ({"policy": {"guardrails": [PII]}}, {"guardrails": [PII]}, True),
+        ({}, {"guardrails": [PII]}, True),
+    ],
+)
+def test_a_fallback_with_limits_or_guardrails_of_its_own_is_passed_over(
+    own: dict[str, Any], asked: dict[str, Any], stands_in: bool
+) -> None:
+    endpoints = [
+        {"name": "first", "tiers": [], "policy": {"fallbacks": ["second", "last"], **asked}},
+        {"name": "second", "tiers": [], **own},
+        {"name": "last", "tiers": []},
+    ]
+    chain = [endpoint.name for endpoint in taken(config(endpoints=endpoints)).endpoints["first"].chain]
+    assert chain == ["first", *["second"] * stands_in, "last"]
 
 
 def refused(code: str) -> Any:
