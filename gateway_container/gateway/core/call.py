@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.core import shapes
 from gateway.core.problems import Rejected
-from gateway.core.shapes import ChatCall, Item, OddCall, StreamOptions, TextCall, WireCall
+from gateway.core.shapes import ChatCall, Item, OddCall, StreamOptions, TextCall, Tool, WireCall
 from gateway.core.snapshot import Deployment
 
 # Every path that costs tokens; all of them are POST and carry "model".
@@ -24,6 +24,7 @@ USAGE_OPTION_PATHS: Final = frozenset({CHAT, "/v1/completions"})
 ESCAPE: Final = b"\\u"
 QUOTE: Final = ord('"')
 BRACKET: Final = ord("[")
+CLIENT_TOOLS: Final = frozenset({None, "function", "custom"})
 LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 NULL: Final = shapes.NULL  # compiled code looks names of modules that are not compiled up each time
 _values: Final = msgspec.structs.astuple
@@ -31,6 +32,7 @@ _decode: Final = msgspec.json.Decoder(OddCall).decode
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_items: Final = msgspec.json.Decoder(list[Item]).decode
+_decode_tools: Final = msgspec.json.Decoder(list[Tool]).decode
 _decode_chat: Final = msgspec.json.Decoder(ChatCall).decode
 _decode_text: Final = msgspec.json.Decoder(TextCall).decode
 
@@ -39,13 +41,15 @@ class Call:
     """The few fields of a request body that policy needs; everything else passes through unread."""
 
     __slots__ = (
-        "best_of", "conversation", "input", "max_completion_tokens", "max_output_tokens", "max_tokens", "model", "n",
-        "previous_response_id", "prompt", "recordings", "stream", "stream_options", "text", "tools",
+        "best_of", "conversation", "data_sources", "in_form", "input", "max_completion_tokens", "max_output_tokens",
+        "max_tokens", "mcp_servers", "model", "n", "previous_response_id", "prompt", "recordings", "stream",
+        "stream_options", "text", "tools", "web_search_options",
     )  # fmt: skip
 
-    def __init__(self, wire: WireCall, text: bool = False, recordings: int = 0) -> None:
+    def __init__(self, wire: WireCall, text: bool = False, recordings: int = 0, in_form: bool = False) -> None:
         self.text = text  # the messages are strings only, or there are none
         self.recordings = recordings  # answers that were spoken, which a chat goes on with: the body has their ids only
+        self.in_form = in_form  # of which only the model and whether to stream are read
         self.model: str
         self.stream: bool | None
         self.max_tokens: int | None
@@ -58,7 +62,8 @@ class Call:
         (
             self.model, self.stream, self.max_tokens, self.max_completion_tokens, self.max_output_tokens,
             self.n, self.best_of, self.stream_options, self.input, self.prompt,
-            self.tools, self.previous_response_id, self.conversation, _,
+            self.tools, self.previous_response_id, self.conversation, self.web_search_options,
+            self.mcp_servers, self.data_sources, _,
         ) = _values(wire)  # fmt: skip
 
 
@@ -77,6 +82,22 @@ def continues(call: Call) -> bool:
         return True
     items = call.input
     return items is not NULL and memoryview(items)[0] == BRACKET and _refers(items)
+
+
+def fetches(call: Call) -> bool:
+    """Whether the provider itself looks things up for the call: what it finds is input that the body does not hold."""
+    if call.tools is not NULL and _served(call.tools):
+        return True
+    return _given(call.web_search_options) or _given(call.mcp_servers) or _given(call.data_sources)
+
+
+def _served(given: msgspec.Raw) -> bool:
+    """Whether a tool is run by the provider, not by the client (whose own have no type on ``/v1/messages``)."""
+    try:
+        tools = _decode_tools(given) if _given(given) else []
+    except msgspec.MsgspecError:  # of a shape that is not known
+        return True
+    return any([tool.type not in CLIENT_TOOLS for tool in tools])
 
 
 def _given(value: msgspec.Raw) -> bool:

@@ -68,7 +68,7 @@ class FormReader:
         start, end, value = model
         stream = self._values["stream"][2].lower() == b"true" if "stream" in self._values else None
         try:
-            return Form(Call(TextCall(value.decode(), stream)), start, end)
+            return Form(Call(TextCall(value.decode(), stream), in_form=True), start, end)
         except UnicodeDecodeError:
             raise Rejected("invalid_request", "The form's model is not UTF-8.", param="model") from None
 

@@ -2,7 +2,18 @@
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.call import CHAT, NULL, RESPONSES, USAGE_OPTION_PATHS, Call, continues, plain_text, prompts, unescaped
+from gateway.core.call import (
+    CHAT,
+    NULL,
+    RESPONSES,
+    USAGE_OPTION_PATHS,
+    Call,
+    continues,
+    fetches,
+    plain_text,
+    prompts,
+    unescaped,
+)
 from gateway.core.lease import Scope
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Endpoint
@@ -13,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
 
 DEFAULT_MAX_OUTPUT_TOKENS: Final = 4096
+PICTURE_PATHS: Final = "/v1/images/"
 LIMITED_PATHS: Final = USAGE_OPTION_PATHS | {RESPONSES}  # where a limit may be missing
 # A picture or a recording behind a URL is worth more tokens than the bytes of its address.
 TOKENS_PER_ATTACHMENT: Final = 16384
@@ -23,7 +35,7 @@ ATTACHMENT_MARKS: Final = (
     b'"audio_url"',
     b'"source"',  # Anthropic's
 )
-# A document, a video or what the provider keeps of a conversation: at most a context, the longest in the field.
+# A document, a video, what the provider keeps of a conversation or looks up: a context, the longest in the field.
 CONTEXT_TOKENS: Final = 1 << 20
 LONG_MARKS: Final = (
     b'"file_data"',  # compressed
@@ -35,6 +47,9 @@ LONG_MARKS: Final = (
     b'"video_url"',
     b'"input_video"',
 )
+# The dearest picture of OpenAI's (high quality, 1024 x 1536) has 6,240, and 300 more where it is streamed in parts.
+TOKENS_PER_PICTURE: Final = 8192
+PICTURES_OF_A_FORM: Final = 10  # the most that OpenAI makes; a form is passed on before all its fields are known
 # Providers and chat templates put instructions of their own before tools (Anthropic: some 500 tokens).
 TOKENS_OF_INSTRUCTIONS: Final = 1024
 
@@ -44,7 +59,7 @@ def input_bound(call: Call, body: bytes, path: str) -> int:
     size = len(body)
     if call.tools is not NULL:
         size += TOKENS_OF_INSTRUCTIONS
-    if path == RESPONSES and continues(call):
+    if (path == RESPONSES and continues(call)) or fetches(call):
         return size + CONTEXT_TOKENS
     if plain_text(call):
         return size
@@ -68,6 +83,9 @@ def asked_output(call: Call, path: str) -> int:
 
 def output_bound(call: Call, path: str, endpoint: Endpoint) -> int:
     """At most how many tokens all choices of all prompts together can be."""
+    if path.startswith(PICTURE_PATHS):
+        pictures = PICTURES_OF_A_FORM if call.in_form else max(call.n or 1, 1)
+        return TOKENS_PER_PICTURE * pictures * prompts(call)
     ceiling = endpoint.max_output_tokens
     each = asked_output(call, path)
     if each <= 0 or (ceiling is not None and each > ceiling):
@@ -99,8 +117,8 @@ def _way_out(scope: Scope, exchange: "Exchange") -> str:
     call, path, body = exchange.call, exchange.path, exchange.body
     if call is not None and input_bound(call, body, path) - len(body) >= CONTEXT_TOKENS:
         return (
-            f"What the provider keeps, a file or a video counts as {CONTEXT_TOKENS:,} tokens: send its text in the "
-            "request instead, or ask the owner of the project for a higher limit."
+            f"What the provider keeps or looks up, a file or a video counts as {CONTEXT_TOKENS:,} tokens: send its "
+            "text in the request instead, or ask the owner of the project for a higher limit."
         )
     name = "max_output_tokens" if path == RESPONSES else "max_tokens"
     return f"Shorten the request or name a smaller {name}." if path in TEXT_PATHS else "Shorten the request."

@@ -40,6 +40,10 @@ class Item(msgspec.Struct):
     content: msgspec.Raw = NULL
 
 
+class Tool(msgspec.Struct, gc=False):
+    type: str | None = None
+
+
 class WireCall(msgspec.Struct, gc=False):
     """What ``core.call.Call`` is made of. Those below add ``messages``."""
 
@@ -56,6 +60,9 @@ class WireCall(msgspec.Struct, gc=False):
     tools: msgspec.Raw = NULL
     previous_response_id: msgspec.Raw = NULL
     conversation: msgspec.Raw = NULL
+    web_search_options: msgspec.Raw = NULL
+    mcp_servers: msgspec.Raw = NULL
+    data_sources: msgspec.Raw = NULL
 
 
 class TextCall(WireCall):

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from gateway.core.call import parse
 from gateway.core.exchange import Exchange
+from gateway.core.multipart import FormReader
 from gateway.core.policy import Policy
 from gateway.core.problems import Rejected
 from gateway.core.reserve import (
     CONTEXT_TOKENS,
     DEFAULT_MAX_OUTPUT_TOKENS,
+    PICTURES_OF_A_FORM,
     TOKENS_OF_INSTRUCTIONS,
     TOKENS_PER_ATTACHMENT,
+    TOKENS_PER_PICTURE,
     input_bound,
     output_bound,
 )
@@ -112,6 +115,55 @@ def test_what_an_item_refers_to_may_be_as_long_as_a_context(item: Any) -> None:
     assert found == size
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+        ("/v1/messages", {"tools": [{"name": "f", "input_schema": {}}, {"type": "web_fetch_20250910"}]}),
+        ("/v1/messages", {"tools": [{"type": "bash_20250124", "name": "bash"}]}),
+        ("/v1/messages", {"mcp_servers": [{"type": "url", "url": "https://example.com"}]}),
+        ("/v1/responses", {"input": "news?", "tools": [{"type": "web_search"}]}),
+        ("/v1/responses", {"input": "news?", "tools": [{"type": "function", "name": "f"}, {"type": "mcp"}]}),
+        ("/v1/chat/completions", {"web_search_options": {}}),
+        ("/v1/chat/completions", {"data_sources": [{"type": "azure_search"}]}),
+        ("/v1/chat/completions", {"tools": "of another shape"}),
+        ("/v1/chat/completions", {"tools": [{"type": 1}]}),
+    ],
+)
+def test_what_the_provider_looks_up_may_be_as_long_as_a_context(path: str, fields: dict[str, Any]) -> None:
+    found, size = bound(path, messages=PLAIN, **fields)
+    assert found >= size + CONTEXT_TOKENS
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": {"name": "web_search"}}]},
+        {"tools": [{"type": "custom", "name": "f"}, {"name": "f", "input_schema": {}}]},
+        {"tools": None, "web_search_options": None, "mcp_servers": None, "data_sources": None},
+    ],
+)
+def test_what_the_client_runs_is_in_the_body(fields: dict[str, Any]) -> None:
+    found, size = bound(messages=PLAIN, **fields)
+    assert found == size + TOKENS_OF_INSTRUCTIONS
+
+
+@pytest.mark.parametrize(("more", "pictures"), [({}, 1), ({"n": 3, "max_tokens": 1}, 3)])
+def test_pictures_are_bounded_each(more: dict[str, Any], pictures: int) -> None:
+    call = parse(json.dumps({"model": "m", "prompt": "a cat", **more}).encode())
+    assert output_bound(call, PICTURES, endpoint(max_output_tokens=10)) == pictures * TOKENS_PER_PICTURE
+
+
+def test_a_form_may_ask_for_as_many_pictures_as_there_can_be() -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--b--\r\n'
+    reader = FormReader(b"multipart/form-data; boundary=b")
+    reader.feed(body)
+    form = reader.form()
+    assert form is not None
+    assert output_bound(form.call, "/v1/images/edits", endpoint()) == PICTURES_OF_A_FORM * TOKENS_PER_PICTURE
+    assert output_bound(form.call, "/v1/audio/transcriptions", endpoint()) == DEFAULT_MAX_OUTPUT_TOKENS
+
+
 def test_spoken_answers_that_the_provider_keeps_are_bounded_apart() -> None:
     spoken: list[dict[str, Any]] = [{"role": "assistant", "audio": {"id": "a"}}, {"role": "user", "content": "words"}]
     found, size = bound(messages=[*spoken, *spoken])
@@ -140,6 +192,7 @@ def endpoint(**fields: Any) -> Endpoint:
 
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+PICTURES = "/v1/images/generations"
 
 
 @pytest.mark.parametrize(
