@@ -71,14 +71,14 @@ def input_bound(call: Call, body: bytes, path: str) -> int:
     return size + attachments * TOKENS_PER_ATTACHMENT
 
 
-def asked_output(call: Call, path: str) -> int:
-    """The output limit per choice that the client named, 0 for none. Only the names that engines read on ``path``
+def asked_output(call: Call, path: str) -> int | None:
+    """The output limit per choice that the client named, None for none. Only the names that engines read on ``path``
     count; of a chat's two the larger, as engines differ in which they prefer."""
-    if path == RESPONSES:
-        return max(call.max_output_tokens or 0, 0)
-    if path == CHAT:
-        return max(max(call.max_completion_tokens or 0, call.max_tokens or 0), 0)
-    return max(call.max_tokens or 0, 0)
+    asked = call.max_output_tokens if path == RESPONSES else call.max_tokens
+    other = call.max_completion_tokens if path == CHAT else None
+    if other and (asked is None or other > asked):  # a 0 of this name is no limit to some engines
+        asked = other
+    return asked if asked is not None and asked >= 0 else None
 
 
 def output_bound(call: Call, path: str, endpoint: Endpoint) -> int:
@@ -88,8 +88,9 @@ def output_bound(call: Call, path: str, endpoint: Endpoint) -> int:
         return TOKENS_PER_PICTURE * pictures * prompts(call)
     ceiling = endpoint.max_output_tokens
     each = asked_output(call, path)
-    if each <= 0 or (ceiling is not None and each > ceiling):
+    if each is None or (ceiling is not None and each > ceiling):
         each = ceiling or DEFAULT_MAX_OUTPUT_TOKENS
+    each = each or 1  # an engine makes one to answer with none
     if call.prompt is not NULL:
         each *= prompts(call)
     return each if call.n is None and call.best_of is None else each * max(call.n or 1, call.best_of or 1, 1)
@@ -97,7 +98,7 @@ def output_bound(call: Call, path: str, endpoint: Endpoint) -> int:
 
 def added_limit(call: Call, path: str, endpoint: Endpoint) -> int | None:
     """The token limit to send along where neither the client nor the engine bounds the output."""
-    if path not in LIMITED_PATHS or endpoint.max_output_tokens is not None or asked_output(call, path) > 0:
+    if path not in LIMITED_PATHS or endpoint.max_output_tokens is not None or asked_output(call, path) is not None:
         return None
     return DEFAULT_MAX_OUTPUT_TOKENS
 

@@ -201,6 +201,11 @@ PICTURES = "/v1/images/generations"
         (CHAT, {"max_output_tokens": 1}, DEFAULT_MAX_OUTPUT_TOKENS),
         (CHAT, {"max_completion_tokens": 1, "max_tokens": 900}, 900),
         (CHAT, {"max_completion_tokens": -1, "max_tokens": 7}, 7),
+        (CHAT, {"max_completion_tokens": 0}, DEFAULT_MAX_OUTPUT_TOKENS),
+        (CHAT, {"max_completion_tokens": 0, "max_tokens": 0}, 1),
+        (CHAT, {"max_completion_tokens": 5, "max_tokens": 0}, 5),
+        (COMPLETIONS, {"max_tokens": 0, "echo": True}, 1),
+        (COMPLETIONS, {"max_tokens": -1}, DEFAULT_MAX_OUTPUT_TOKENS),
         (CHAT, {"max_tokens": 5, "n": 3, "best_of": -2}, 15),
         (COMPLETIONS, {"max_completion_tokens": 1, "max_tokens": 100_000}, 100_000),
         (COMPLETIONS, {"max_completion_tokens": 1}, DEFAULT_MAX_OUTPUT_TOKENS),
@@ -230,6 +235,13 @@ def test_only_limits_that_the_engine_reads_bound_its_output(path: str, fields: d
 def test_where_nothing_bounds_the_output_a_limit_is_sent_along(path: str, name: str, odd: str) -> None:
     sent = sent_along(path, {odd: -1})
     assert sent == {"model": "m", "messages": [], name: DEFAULT_MAX_OUTPUT_TOKENS}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [(CHAT, "max_tokens"), (COMPLETIONS, "max_tokens"), (RESPONSES, "max_output_tokens")]
+)
+def test_who_wants_no_output_gets_none(path: str, name: str) -> None:
+    assert sent_along(path, {name: 0}) == {"model": "m", "messages": [], name: 0}
 
 
 def sent_along(path: str, fields: dict[str, Any]) -> dict[str, Any]:
