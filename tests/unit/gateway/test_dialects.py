@@ -49,6 +49,20 @@ def streamed(writer: Any, events: list[c.Event]) -> bytes:
     return b"".join(writer.write(event) for event in events) + writer.end()
 
 
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_of_no_output_is_said_to_all_providers() -> None:
+    asked = c.Conversation([], max_tokens=0)
+    written = [
+        anthropic_request.write(asked, "m", 4096),
+        openai_request.write(asked, "m", "max_tokens", False),
+        bedrock_request.write(asked),
+        gemini_request.write(asked),
+    ]
+    assert all(b'okens":0' in body for body in written), written
+
+
 # --- answers ----------------------------------------------------------------------------------------------------
 
 

@@ -117,11 +117,12 @@ def _ttl(control: shapes.CacheControl | None) -> str | None:
 
 def write(conversation: Conversation, model: str, default_max_tokens: int) -> bytes:
     """``default_max_tokens``: sent when the client names none, as this API wants one. Raises Rejected."""
+    limit = conversation.max_tokens
     refuse_set(conversation, "seed", "presence_penalty", "frequency_penalty")
     if conversation.response_format is not None and conversation.response_format.schema is None:
         refuse("response_format", "This model has no plain JSON mode: use 'json_schema' with a schema.")
     return encode(
-        model=model, max_tokens=conversation.max_tokens or default_max_tokens,
+        model=model, max_tokens=default_max_tokens if limit is None else limit,
         system=[_text(text) for text in conversation.system] or None,
         messages=[{"role": turn.role, "content": blocks} for turn in conversation.turns if (blocks := _blocks(turn))],
         stream=conversation.stream or None,
