@@ -61,6 +61,7 @@ def _process(gateway: "Gateway") -> Iterator[Family]:
         ("metering_rows_total", gateway.meter.rows),
         ("metering_uploaded_rows_total", gateway.meter.uploaded),
         ("metering_refused_rows_total", gateway.meter.refused),
+        ("metering_dropped_rows_total", gateway.meter.dropped),
         ("metering_batches_waiting", len(gateway.meter.waiting)),
         ("control_plane_away", int(gateway.policy.book.away)),
         ("requests_held", gateway.requests_held),

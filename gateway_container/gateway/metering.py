@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from gateway.journal import RowSegment, read_rows
 log = logging.getLogger("gateway.metering")
 encode_rows = msgspec.json.Encoder().encode_lines
 MAX_BACKOFF_S = 30.0
+MAX_REFUSED_BYTES = 256 << 20  # of what was put aside in one directory: beyond, the oldest goes
 Record = TypeVar("Record", bound=msgspec.Struct)
 Upload = Callable[[str, int, bytes], Awaitable[None]]
 
@@ -44,12 +46,14 @@ class Batch:
             self.path.unlink(missing_ok=True)
 
     def put_aside(self, directory: Path) -> Path:
-        """Keep the rows in a file that no process takes up again by itself. Raises OSError."""
-        kept = directory / f"{self.batch_id}.refused"
-        if self.path is not None:
-            return self.path.replace(kept)
-        kept.write_bytes(self.read())
-        return kept
+        """Keep the rows, and no zeros after them, in a file that no process takes up again by itself. Raises OSError:
+        a file stays where it is."""
+        kept, content = directory / f"{self.batch_id}.refused", self.read()
+        if self.path is None:
+            kept.write_bytes(content)
+            return kept
+        os.truncate(self.path, len(content))
+        return self.path.replace(kept)
 
 
 class Meter(Generic[Record]):
@@ -67,6 +71,7 @@ class Meter(Generic[Record]):
         self.rows = 0
         self.uploaded = 0
         self.refused = 0
+        self.dropped = 0  # of those refused
         self.waiting: deque[Batch] = deque(Batch(p.stem, p) for p in sorted(directory.glob("*.rows")))
         self._upload = upload
         self._keeps_refused = keeps_refused
@@ -159,20 +164,42 @@ class Meter(Generic[Record]):
                 self.uploaded += rows
         except MessageRefused as error:
             self.refused += rows
-            self._refuse(batch, error)
+            log.error("metering batch %s is refused (%s). See docs/gateway.md.", batch.batch_id, error)
+            self._put_aside(batch)
         except Exception as error:  # whatever went wrong, the rows must not be lost
             log.warning("metering batch %s waits: %s", batch.batch_id, error)
             return False
+        else:
+            batch.remove()
         self.waiting.popleft()
-        batch.remove()
         return True
 
-    def _refuse(self, batch: Batch, error: MessageRefused) -> None:
+    def _put_aside(self, batch: Batch) -> None:
+        if not self._keeps_refused:
+            batch.remove()
+            return
         try:
-            kept = batch.put_aside(self.directory) if self._keeps_refused else "dropped"
+            log.error("metering batch %s is kept: %s", batch.batch_id, batch.put_aside(self.directory))
         except OSError as problem:
-            kept = f"lost ({problem})"
-        log.error("metering batch %s is refused (%s): %s. See docs/gateway.md.", batch.batch_id, error, kept)
+            ends = "stays, and is sent again after the next start" if batch.path is not None else "is lost"
+            log.error("metering batch %s %s: it could not be put aside (%s)", batch.batch_id, ends, problem)
+            return
+        try:
+            self._bound_refused()
+        except OSError as problem:
+            log.error("old refused metering batches could not be dropped (%s): remove some by hand", problem)
+
+    def _bound_refused(self) -> None:
+        """Let the oldest go that was put aside, lest it fills the disk that new rows need. Raises OSError."""
+        kept = sorted(self.directory.glob("*.refused"))
+        surplus = sum([path.stat().st_size for path in kept]) - MAX_REFUSED_BYTES
+        for path in kept:
+            if surplus <= 0:
+                return
+            surplus -= path.stat().st_size
+            self.dropped += read_rows(path).count(b"\n")
+            path.unlink()
+            log.error("%s is dropped: more than %d bytes were put aside", path, MAX_REFUSED_BYTES)
 
     async def drain(self) -> None:
         """At the end: seal and upload what is there; what cannot be uploaded stays on disk for the next start."""

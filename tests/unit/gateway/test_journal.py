@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from gateway import metering
 from gateway.control import MessageRefused
 from gateway.core.shapes import Row
 from gateway.journal import DirectoryLock, LeaseJournal, LeaseSlot, RowSegment, read_rows
@@ -119,7 +120,7 @@ async def test_a_batch_that_is_refused_for_good_is_put_aside(tmp_path: Path, dis
     await meter.drain()
     assert storage.event_ids() == ["e1", "e2"] and (meter.refused, len(meter.waiting)) == (1, 0)
     [kept] = [path for path in files_of(spool) if path.suffix == ".refused"]
-    assert b'"e0"' in read_rows(kept)
+    assert [json.loads(line)["event_id"] for line in kept.read_bytes().splitlines()] == ["e0"]
     assert not Meter(spool, "boot2", put, batch_rows=1, flush_s=60).waiting
     kept.rename(kept.with_suffix(".rows"))
     heir = Meter(spool, "boot3", storage.put, batch_rows=1, flush_s=60)
@@ -127,11 +128,38 @@ async def test_a_batch_that_is_refused_for_good_is_put_aside(tmp_path: Path, dis
     assert storage.event_ids() == ["e0", "e1", "e2"]
 
 
-async def test_refused_captures_are_dropped(tmp_path: Path) -> None:
-    async def put(batch_id: str, rows: int, data: bytes) -> None:
-        raise MessageRefused("POST /gateway/uploads answered 422")
+async def refuse(batch_id: str, rows: int, data: bytes) -> None:
+    raise MessageRefused("POST /gateway/uploads answered 422")
 
-    meter = Meter(tmp_path, "boot", put, batch_rows=1, flush_s=60, keeps_refused=False)
+
+async def test_what_cannot_be_put_aside_is_sent_again_after_the_next_start(tmp_path: Path) -> None:
+    meter = Meter(tmp_path, "boot", refuse, batch_rows=1, flush_s=60)
+    for number in range(2):
+        meter.add(row(number))
+        meter.write()
+    (tmp_path / f"{meter.waiting[0].batch_id}.refused").mkdir()  # in the way of the first
+    await meter.drain()
+    assert (meter.refused, meter.dropped, len(meter.waiting)) == (2, 0, 0)
+    storage = Storage()
+    await Meter(tmp_path, "boot2", storage.put, batch_rows=1, flush_s=60).drain()
+    assert storage.event_ids() == ["e0"]
+
+
+async def test_of_what_was_put_aside_the_oldest_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter(tmp_path, "boot", refuse, batch_rows=2, flush_s=60)
+    monkeypatch.setattr(metering, "MAX_REFUSED_BYTES", 2 * len(metering.encode_rows([row(0), row(1)])))
+    for number in range(6):
+        meter.add(row(number))
+        meter.write()
+    await meter.drain()
+    kept = sorted(path for path in files_of(tmp_path) if path.suffix == ".refused")
+    lines = b"".join(path.read_bytes() for path in kept).splitlines()
+    assert [json.loads(line)["event_id"] for line in lines] == ["e2", "e3", "e4", "e5"]
+    assert (meter.refused, meter.dropped) == (6, 2)
+
+
+async def test_refused_captures_are_dropped(tmp_path: Path) -> None:
+    meter = Meter(tmp_path, "boot", refuse, batch_rows=1, flush_s=60, keeps_refused=False)
     meter.add(row(1))
     await meter.drain()
     assert (meter.refused, len(meter.waiting), files_of(tmp_path)) == (1, 0, [])
