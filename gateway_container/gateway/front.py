@@ -9,6 +9,7 @@ from typing import Final, cast
 import httptools
 
 from gateway.connection import Job
+from gateway.core.headers import path_and_query
 from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
 from gateway.flow import Flow
@@ -206,7 +207,7 @@ class Front(Strict):
         known = self.hot.paths.get(url)
         path, query = url, b""
         if known is None:
-            path, _, query = url.partition(b"?")
+            path, query = path_and_query(url)
             known = self.hot.paths.get(path)
         if known is not None and method == b"POST":
             names = names_of(self._named)

@@ -1,5 +1,6 @@
 """Which headers pass, in either direction: only those named here, so nothing internal leaks in or out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -7,6 +8,7 @@ from gateway.core.authorise import inside
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Network
 
+ABSOLUTE: Final = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 USER_AGENT: Final = (b"user-agent", b"foundry-gateway")  # some providers' front doors turn away who names none
 TO_UPSTREAM = frozenset({
     b"anthropic-beta", b"anthropic-version", b"baggage", b"idempotency-key", b"openai-beta", b"traceparent",
@@ -41,6 +43,16 @@ def client_ip(peer: str, forwarded_for: bytes, trusted: tuple[Network, ...]) -> 
         if not inside(hop, trusted):
             return hop
     return hops[0]
+
+
+def path_and_query(target: bytes) -> tuple[bytes, bytes]:
+    """Of a request's target, also of an absolute one (RFC 9112, 3.2.2): whatever host is asked for, it is this one."""
+    absolute = ABSOLUTE.match(target)
+    if absolute is not None:
+        target = target[absolute.end() :]
+        target = target if target.startswith(b"/") else b"/" + target
+    path, _, query = target.partition(b"?")
+    return path, query
 
 
 def unsound_head(hosts: int, codings: Sequence[bytes], http_1_0: bool) -> Rejected | None:

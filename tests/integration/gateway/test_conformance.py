@@ -143,6 +143,18 @@ async def test_unsound_heads_are_refused_and_closed(stack: Any, path: bytes, lin
     assert b"connection: close" in answer.lower() and not stack.engine.requests
 
 
+@pytest.mark.parametrize("host", [b"http://x", b"HTTPS://other.example:8443"])
+async def test_a_target_may_be_absolute(stack: Any, host: bytes) -> None:
+    """RFC 9112, 3.2.2."""
+    head = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer sk-test-1\r\n"
+    body = json.dumps({"model": "llama", "messages": []}).encode()
+    length = b"Content-Length: %d\r\n\r\n" % len(body)
+    assert b'"id":"llama"' in await stack.raw(b"GET " + host + b"/v1/models?x=1" + head + b"\r\n")
+    answer = await stack.raw(b"POST " + host + b"/v1/chat/completions?x=1" + head + length + body)
+    assert answer[9:12] == b"200" and sum(len(engine.requests) for engine in stack.engines) == 1
+    assert (await stack.raw(b"GET " + host + b"/?x" + head + b"\r\n"))[9:12] == b"404"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
