@@ -92,7 +92,8 @@ class Attempts(Exchange):
         if deployment is not None:
             self._attempt(deployment)
         elif sleeping(self) is not None:
-            self.hot.spawn(self._route_slowly())
+            held = cast("Flow", self)
+            self.hot.held[held] = self.hot.spawn(self._route_slowly())
         else:
             self.refuse(Rejected("no_deployment", retry_after_s=1))
 
@@ -101,14 +102,18 @@ class Attempts(Exchange):
             deployment = await self.hot.gateway.choose(self)
         except Rejected as problem:
             self.hot.tell_time()
-            if not self.over:
-                self.refuse(problem)
+            self.refuse(problem)
             return
+        finally:
+            self.hot.held.pop(cast("Flow", self), None)
         self.hot.tell_time()
-        if self.over:  # the client left meanwhile
-            deployment.outstanding -= 1
-        else:
-            self._attempt(deployment)
+        self._attempt(deployment)
+
+    def stop_waiting(self) -> None:
+        """The request has ended: its place in the queue is free for others at once."""
+        held = self.hot.held.pop(cast("Flow", self), None)
+        if held is not None:
+            held.cancel()
 
     def _attempt(self, deployment: Deployment) -> None:
         self.redialled = False

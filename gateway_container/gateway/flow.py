@@ -211,6 +211,7 @@ class Flow(Attempts):
             return
         if self.coalescer is not None:
             self.coalescer.drop()
+        self.stop_waiting()
         self.drop_upstream()
         usage, source = self._usage(False)
         self.wasted_tokens += usage.output_tokens
@@ -233,7 +234,7 @@ class Flow(Attempts):
         settings = self.hot.settings
         silent_s = self.hot.tick - self.heard_tick
         allowed_s = settings.idle_timeout_s if self.first_s else settings.first_byte_timeout_s
-        if silent_s <= allowed_s and now_s - self.arrived_s <= settings.total_timeout_s:
+        if silent_s <= allowed_s and now_s - (self.routed_s or self.arrived_s) <= settings.total_timeout_s:
             return
         if self.passing:
             self.cut("upstream_timeout")

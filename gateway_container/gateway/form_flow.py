@@ -105,6 +105,7 @@ class FormFlow(Flow):
         self.keep_alive = False
         if self.over:
             return
+        self.stop_waiting()
         if self.passing:
             self.cut()
         else:

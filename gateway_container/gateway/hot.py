@@ -58,6 +58,7 @@ class Hot:
         self.tick = 0  # seconds since the start, advanced by the sweep
         self._tasks: set[asyncio.Task[None]] = set()
         self.targets: dict[Deployment, dict[str, tuple[Pool, bytes]]] = {}  # by path
+        self.held: dict[Flow, asyncio.Task[None]] = {}  # that wait for a deployment to wake
         gateway.on_swap.append(self.targets.clear)
 
     def tell_time(self) -> float:
@@ -84,7 +85,8 @@ class Hot:
                 flow.key = front.key
                 return
             key = snapshot.keys.get(sha256(token).digest())
-            if key is not None and not key.guarded:  # nothing else to check: the common case
+            # Nothing else to check, now or after a hold: the common case.
+            if key is not None and not key.guarded and not snapshot.holds:
                 flow.key = front.key = key
                 front.token, front.snapshot = token, snapshot
                 return
@@ -94,9 +96,10 @@ class Hot:
             raise unclear
         forwarded_for = named[names.forwarded_for] if names.forwarded_for else b""
         address = client_ip(front.peer, forwarded_for, self.gateway.trusted_proxies)
+        agent = named[names.user_agent].decode("latin-1") if names.user_agent else ""
         if snapshot is not None and snapshot.rules:
-            agent = named[names.user_agent] if names.user_agent else b""
-            self.policy.blocking.refuse(snapshot, address, agent.decode("latin-1"), self.now_ms)
+            self.policy.blocking.refuse(snapshot, address, agent, self.now_ms)
+        flow.origin = address, agent
         self.policy.authorise(flow, token, address)
 
     def unclear(self, names: HeaderNames) -> Rejected | None:

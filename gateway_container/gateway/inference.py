@@ -77,9 +77,10 @@ class Inference:
         exchange = self.exchange
         forwarded = self.named.get(b"x-forwarded-for", b"")
         address = client_ip(self.peer, forwarded, self.gateway.trusted_proxies)
+        agent = self.named.get(b"user-agent", b"").decode("latin-1")
+        exchange.origin = address, agent
         snapshot = self.policy.snapshot
         if snapshot is not None:
-            agent = self.named.get(b"user-agent", b"").decode("latin-1")
             self.policy.blocking.refuse(snapshot, address, agent, now_ms())
         self.policy.authorise(exchange, token_of(self.named), address)
         body = await self._read_body()
@@ -115,7 +116,7 @@ class Inference:
 
     async def _attempts(self) -> httpx.Response:
         """Try deployments until one answers with something to pass on."""
-        deployment = await self.gateway.choose(self.exchange)
+        deployment = await self._unless_left(self.gateway.choose(self.exchange))
         while True:
             response, problem = await self._attempt(self._next_request(deployment))
             status = response.status_code if response is not None else None

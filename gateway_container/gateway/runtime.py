@@ -162,7 +162,8 @@ class Gateway:
             if asleep is None:
                 raise Rejected("no_deployment", retry_after_s=1)
             await self._wake(exchange, asleep)
-            policy.readmit(exchange)
+            policy.readmit(exchange, now_ms())
+            await self.leasing.reserve(exchange)
         return chosen
 
     async def _wake(self, exchange: Exchange, asleep: Deployment) -> None:
@@ -172,7 +173,7 @@ class Gateway:
         left_s = exchange.arrived_s + rules.hold_s - time.monotonic()
         held = self._held.get(asleep.id, 0)
         if left_s <= 0 or held >= rules.hold_queue:
-            raise Rejected("no_deployment", "The model is starting. Try again shortly.", retry_after_s=5)
+            raise _starting()
         order = self.policy.book.scope(f"deployment:{asleep.id}", "wake", 1)
         leases = self.policy.book.reserve((order,), (1, 0, 0), now_ms())
         if isinstance(leases, list):  # ordered already; a lease that is held on to never lets it be ordered again
@@ -181,9 +182,11 @@ class Gateway:
         if self._swapped is None:
             self._swapped = asyncio.get_running_loop().create_future()
         try:
-            await asyncio.wait([self._swapped], timeout=left_s)
+            changed, _ = await asyncio.wait([self._swapped], timeout=left_s)
         finally:
             self._held[asleep.id] -= 1
+        if not changed:
+            raise _starting()
 
     def authorise(self, deployment: Deployment, request: Outgoing) -> None:
         """Add what the provider wants to see. Raises Rejected when the credential is missing."""
@@ -220,3 +223,7 @@ class Gateway:
                 eject_outliers(tier, time.monotonic())
         for deployment in snapshot.deployments.values() if snapshot else ():
             fade(deployment)
+
+
+def _starting() -> Rejected:
+    return Rejected("no_deployment", "The model is starting. Try again shortly.", retry_after_s=5)

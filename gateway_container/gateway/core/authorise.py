@@ -9,7 +9,12 @@ from gateway.core.snapshot import Endpoint, Key, Network, Snapshot
 
 def authorise(snapshot: Snapshot, token: bytes, now_ms: int, client_ip: str) -> Key:
     """The key that belongs to ``token``. Raises Rejected."""
-    key = snapshot.keys.get(sha256(token).digest())
+    return find_key(snapshot, sha256(token).digest(), now_ms, client_ip)
+
+
+def find_key(snapshot: Snapshot, digest: bytes, now_ms: int, client_ip: str) -> Key:
+    """The key with this digest, if it may be used now and from there. Raises Rejected."""
+    key = snapshot.keys.get(digest)
     if key is None:
         raise Rejected("invalid_api_key")
     if key.expires_at_ms is not None and key.expires_at_ms <= now_ms:

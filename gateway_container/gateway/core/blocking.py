@@ -41,16 +41,20 @@ class Blocking:
         self.rates = Rates()
 
     def refuse(self, snapshot: Snapshot, client_ip: str, user_agent: str, now_ms: int) -> None:
-        """Raises Rejected when a rule fits the caller."""
+        """Raises Rejected when a rule fits the caller, who has made one more request."""
+        self.refuse_known(snapshot, client_ip, user_agent)
+        if snapshot.client_rate is not None and self.rates.count(client_ip, now_ms) > snapshot.client_rate:
+            wait_s = (MINUTE_MS - now_ms % MINUTE_MS) // 1000 + 1
+            raise Rejected("rate_limit_exceeded", retry_after_s=wait_s)
+
+    def refuse_known(self, snapshot: Snapshot, client_ip: str, user_agent: str) -> None:
+        """Raises Rejected when a rule fits the caller, however often that one called."""
         if snapshot.networks and inside(client_ip, snapshot.networks):
             raise Rejected("blocked")
         if snapshot.agents and any(part in user_agent.lower() for part in snapshot.agents):
             raise Rejected("blocked")
         if snapshot.countries and self.country_of(client_ip) in snapshot.countries:
             raise Rejected("blocked")
-        if snapshot.client_rate is not None and self.rates.count(client_ip, now_ms) > snapshot.client_rate:
-            wait_s = (MINUTE_MS - now_ms % MINUTE_MS) // 1000 + 1
-            raise Rejected("rate_limit_exceeded", retry_after_s=wait_s)
 
 
 def _client(client_ip: str) -> int | str:

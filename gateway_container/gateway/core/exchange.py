@@ -10,6 +10,7 @@ from gateway.core.snapshot import Deployment, Endpoint, Key
 from gateway.core.trace import Trace
 
 SOUND_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+NOWHERE: Final = ("", "")
 NO_HEADERS: Final[dict[bytes, bytes]] = {}
 
 
@@ -18,7 +19,7 @@ class Exchange:
 
     __slots__ = (
         "amounts", "answered_by", "arrived_s", "body", "call", "deployment", "endpoint", "event_id", "failed",
-        "first_s", "form", "headers", "key", "leases", "more_bytes", "path", "plan", "request_id", "retries",
+        "first_s", "form", "headers", "key", "leases", "more_bytes", "origin", "path", "plan", "request_id", "retries",
         "routed_s", "trace", "tried", "ts_ms", "wasted_tokens",
     )  # fmt: skip
 
@@ -28,6 +29,7 @@ class Exchange:
         self.path = path
         self.arrived_s = arrived_s
         self.ts_ms = ts_ms
+        self.origin = NOWHERE  # the client's address and user agent, where they may be asked for again
         self.key: Key | None = None
         self.call: Call | None = None
         self.body = b""

@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.core import call as calls
 from gateway.core import health, multipart
-from gateway.core.authorise import authorise, find_endpoint
+from gateway.core.authorise import authorise, find_endpoint, find_key
 from gateway.core.blocking import Blocking
 from gateway.core.call import parse
 from gateway.core.choose import Chooser
@@ -167,10 +167,19 @@ class Policy:
                 exchange.trace.begin_attempt(chosen, now_s)
         return chosen
 
-    def readmit(self, exchange: Exchange) -> None:
-        """Look the endpoint up again after a config change; a request keeps what it holds. Raises Rejected."""
-        assert self.snapshot is not None and exchange.key is not None and exchange.call is not None
-        exchange.endpoint = exchange.answered_by = find_endpoint(self.snapshot, exchange.key, exchange.call.model)
+    def readmit(self, exchange: Exchange, now_ms: int) -> None:
+        """Decide again under another config, as of a new request: nothing is held afterwards. Raises Rejected."""
+        snapshot, before, call = self.snapshot, exchange.key, exchange.call
+        assert snapshot is not None and before is not None and call is not None
+        self.release(exchange)
+        address, agent = exchange.origin
+        self.blocking.refuse_known(snapshot, address, agent)
+        key = exchange.key = find_key(snapshot, before.digest, now_ms, address)
+        endpoint, exchange.plan = self._admission(key, call.model)
+        if endpoint.problem:
+            raise Rejected("no_deployment", retry_after_s=1)
+        exchange.endpoint = exchange.answered_by = endpoint
+        exchange.routed_s = 0.0  # what was waited for is no deployment's latency, and not part of its time
 
     def outgoing_body(self, exchange: Exchange) -> bytes:
         """The body for the chosen deployment: the client's, but for model name, usage option and token limit."""

@@ -169,6 +169,7 @@ class Snapshot:
         "credentials",
         "deployments",
         "endpoints",
+        "holds",
         "keys",
         "networks",
         "projects",
@@ -192,6 +193,7 @@ class Snapshot:
                 if name in self.endpoints:
                     raise ValueError(f"endpoint {name!r} is there twice")
                 self.endpoints[name] = compiled
+        self.holds = any(endpoint.policy.hold_s > 0 for endpoint in config.endpoints)
         self.networks = tuple(ip_network(b.value, strict=False) for b in config.blocking if b.kind == "cidr")
         self.agents = tuple(b.value.lower() for b in config.blocking if b.kind == "user_agent")
         self.countries = frozenset(_country(b.value) for b in config.blocking if b.kind == "country")
