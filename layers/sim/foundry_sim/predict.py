@@ -25,7 +25,7 @@ from foundry_sim.outcome import Outcome, Spreads, outcome
 from foundry_sim.physics.steady import KINDS, Traffic, steady
 from foundry_sim.physics.step import Shape
 from foundry_sim.physics.terms import Array, Terms, stack, terms
-from foundry_sim.requests import Case, Load, PredictionRequest, case, engine_name
+from foundry_sim.requests import Case, Id, Load, PredictionRequest, case, engine_name
 
 __all__ = [
     "ArrayPrediction",
@@ -59,7 +59,7 @@ class Spread:
 class Prediction:
     """The answer to one request; `error` says in one sentence why there is none."""
 
-    id: str | int
+    id: Id
     fits: bool = False
     ttft_ms: Spread | None = None
     tpot_ms: Spread | None = None

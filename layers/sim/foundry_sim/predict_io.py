@@ -9,7 +9,7 @@ from typing import Any
 from foundry_sim.calibration import Calibration
 from foundry_sim.errors import SimulatorError
 from foundry_sim.predict import Method, Prediction, PredictionRequest, predict
-from foundry_sim.requests import identifier, parse
+from foundry_sim.requests import Id, identifier, parse
 
 LINE_BYTES_MAX = 1 << 20
 _BATCH = 2048
@@ -54,11 +54,11 @@ def _batch(lines: list[bytes], method: Method, calibration: Calibration) -> Iter
         yield next(answers) if isinstance(item, PredictionRequest) else _refused(item, method)
 
 
-def _refused(item: tuple[str | int, str], method: Method) -> Prediction:
+def _refused(item: tuple[Id, str], method: Method) -> Prediction:
     return Prediction(item[0], method=method, error=item[1])
 
 
-def _parsed(line: bytes) -> PredictionRequest | tuple[str | int, str]:
+def _parsed(line: bytes) -> PredictionRequest | tuple[Id, str]:
     """The request, or (id, error)."""
     if len(line) > LINE_BYTES_MAX:
         return "", f"the line is longer than {LINE_BYTES_MAX:,} bytes"
@@ -66,8 +66,9 @@ def _parsed(line: bytes) -> PredictionRequest | tuple[str | int, str]:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
         return "", "the line is not valid JSON"
-    name = identifier(value) if isinstance(value, dict) else ""
+    name: Id = ""
     try:
+        name = identifier(value) if isinstance(value, dict) else ""
         return parse(value)
     except SimulatorError as error:
         return name, str(error)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isfinite
+from sys import float_info
 from typing import Any, Literal
 
 from foundry_sim.errors import ConfigurationError
@@ -12,6 +13,8 @@ from foundry_sim.facts.devices import Device, device
 from foundry_sim.facts.precision import Precision, canonical
 
 Kind = Literal["closed", "open", "offline", "static"]
+Id = str | int | float | None  # any JSON scalar
+_ID_LENGTH_MAX = 1000
 _LARGEST = {"tp": 512, "pp": 64, "ep": 512, "dp": 512}
 _ENGINES = {
     "tensorrt-llm": "trtllm",
@@ -46,7 +49,7 @@ class PredictionRequest:
     isl: float
     osl: float
     load: Load
-    id: str | int = ""
+    id: Id = ""
     engine: str = "vllm"
     engine_version: str | None = None
     date: str | None = None
@@ -76,10 +79,17 @@ class Case:
     dp: int
 
 
-def identifier(row: Mapping[str, Any]) -> str | int:
-    """As it came, so that answers can be joined with questions: a number stays a number."""
+def identifier(row: Mapping[str, Any]) -> Id:
+    """As it came, so that answers can be joined with questions; "" when there is none. ConfigurationError when it is
+    no JSON scalar or longer than 1,000 characters."""
     found = row.get("id", "")
-    return found if isinstance(found, int) and not isinstance(found, bool) else str(found)[:200]
+    if found is not None and not isinstance(found, str | int | float):
+        raise ConfigurationError("id must be text, a number, true, false or null")
+    if isinstance(found, float) and not isfinite(found):
+        raise ConfigurationError("id must be a finite number")
+    if len(str(found)) > _ID_LENGTH_MAX:
+        raise ConfigurationError(f"id must have at most {_ID_LENGTH_MAX:,} characters")
+    return found
 
 
 def parse(row: Any) -> PredictionRequest:
@@ -231,7 +241,7 @@ def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= float_info.max:
         raise ConfigurationError(f"{name} must be a number")
     return float(value)
 

@@ -1,6 +1,9 @@
 """The request's way: parsed, resolved, predicted; and every hostile line answered with one line."""
 
 import json
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+MODELS = Path(__file__).parents[3] / "examples" / "models"
 ROW: dict[str, Any] = {
     "id": "a",
     "model": "meta-llama/Llama-3.1-70B",
@@ -86,6 +90,14 @@ def test_every_kind_of_device_and_load_is_covered(name: str, kind: dict[str, Any
         ({"tp": 1.5}, "tp"),
         ({"isl": -1}, "isl"),
         ({"isl": float("nan")}, "isl"),
+        ({"isl": 10**400}, "isl"),
+        ({"osl": -(10**400)}, "osl"),
+        ({"tp": 10**400}, "tp"),
+        ({"max_num_seqs": 10**400}, "max_num_seqs"),
+        ({"load": {"kind": "closed", "concurrency": 10**400}}, "concurrency"),
+        ({"load": {"kind": "open", "rate": 10**400}}, "rate"),
+        ({"date": 10**400}, "date"),
+        ({"precision": {"weights": 10**400}}, "1000"),
         ({"osl": "many"}, "osl"),
         ({"load": {"kind": "magic"}}, "load"),
         ({"load": None}, "load"),
@@ -183,8 +195,35 @@ def test_library_requests_are_checked_too() -> None:
         parse([])
 
 
-@pytest.mark.parametrize("name", ["a", 17, 0, ""])
+@pytest.mark.parametrize("name", ["a", 17, 0, "", 1.5, None, True, 10**400, "x" * 1000])
 def test_answers_carry_the_id_as_it_came(name: Any) -> None:
     rows = [ROW | {"id": name}, ROW | {"id": name, "device": "abacus"}]
     found = [answer.as_dict()["id"] for answer in predict_lines(json.dumps(row).encode() for row in rows)]
     assert found == [name, name]
+
+
+@pytest.mark.parametrize("name", ["x" * 1001, 10**1001, [1], {"a": 1}, float("nan")])
+def test_an_id_that_cannot_be_given_back_is_an_error(name: Any) -> None:
+    answer = next(iter(predict_lines([json.dumps(ROW | {"id": name}).encode()])))
+    assert answer.id == "" and answer.error is not None and answer.error.startswith("id must")
+
+
+def numbers(config: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of all numbers in a config."""
+    if isinstance(config, dict | list):
+        for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+            yield from numbers(value, (*path, key))
+    elif isinstance(config, int | float) and not isinstance(config, bool):
+        yield path
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b-instruct.json", "deepseek-v2-lite.json"])
+def test_a_huge_number_anywhere_in_a_config_or_draft_aborts_nothing(name: str) -> None:
+    text = (MODELS / name).read_text()
+    rows = [ROW | {"spec_decode": {"num_speculative_tokens": 10**400, "acceptance_rate": 10**400}}]
+    for *parents, last in numbers(json.loads(text)):
+        config = json.loads(text)
+        reduce(getitem, parents, config)[last] = 10**400
+        rows.append(ROW | {"model": config})
+    answers = list(predict_lines(json.dumps(row).encode() for row in rows))
+    assert len(answers) == len(rows) > 10 and answers[0].error is None
