@@ -216,9 +216,7 @@ class Front(Strict):
                 flow.http_1_0, self._expects = True, False
             return flow
         self._expects = False
-        side = SideCall(self.hot, self, method, path, query, list(self._named.items()))
-        side.problem = self.hot.unclear(names_of(self._named))
-        return side
+        return SideCall(self.hot, self, method, path, query, list(self._named.items()))
 
     def _inference(self, path: str, named: dict[bytes, bytes], names: HeaderNames, token: bytes) -> Flow:
         content_type = named[names.content_type] if names.content_type is not None else JSON

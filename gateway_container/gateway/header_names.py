@@ -12,7 +12,7 @@ class HeaderNames:
     """The names as this client spells them; None where it does not send the header."""
 
     __slots__ = ("api_key", "authorization", "codings", "content_length", "content_type", "expect", "forwarded",
-                 "forwarded_for", "forwarded_twice", "hosts", "request_id", "staged", "traceparent",
+                 "forwarded_for", "hosts", "request_id", "staged", "traceparent",
                  "user_agent")  # fmt: skip
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
@@ -23,7 +23,6 @@ class HeaderNames:
         self.content_type = spelt.get(b"content-type")
         self.request_id = spelt.get(b"x-request-id")
         self.forwarded_for = spelt.get(b"x-forwarded-for")
-        self.forwarded_twice = [name.lower() for name in names].count(b"x-forwarded-for") > 1
         self.hosts = tuple(name for name in names if name.lower() == b"host")
         self.codings = tuple(name for name in names if name.lower() == b"transfer-encoding")
         self.user_agent = spelt.get(b"user-agent")

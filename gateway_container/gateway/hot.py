@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.hot")
 _clock_s: Final = time.monotonic
-SPELT_TWICE: Final = "X-Forwarded-For is there in two spellings, so that nobody knows which a proxy wrote. Send one."
 STATUS_LINES: Final = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus}
 
 
@@ -92,8 +91,6 @@ class Hot:
                 return
         if self.draining:
             raise Rejected("draining", retry_after_s=1)
-        if (unclear := self.unclear(names)) is not None:
-            raise unclear
         forwarded_for = named[names.forwarded_for] if names.forwarded_for else b""
         address = client_ip(front.peer, forwarded_for, self.gateway.trusted_proxies)
         agent = named[names.user_agent].decode("latin-1") if names.user_agent else ""
@@ -101,12 +98,6 @@ class Hot:
             self.policy.blocking.refuse(snapshot, address, agent, self.now_ms)
         flow.origin = address, agent
         self.policy.authorise(flow, token, address)
-
-    def unclear(self, names: HeaderNames) -> Rejected | None:
-        """Who asks is not known: of two spellings of one header it is not known which came last."""
-        return (
-            Rejected("invalid_request", SPELT_TWICE) if names.forwarded_twice and self.gateway.trusted_proxies else None
-        )
 
     def trace(self, flow: "Flow", named: dict[bytes, bytes], names: HeaderNames) -> None:
         """Begin the request's trace if it is sampled: deployments then see spans of the gateway as their parents."""

@@ -20,7 +20,12 @@ class Strict(Connection):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Of several lines the last one counts, but for those that must be alone."""
-        self._named[name] = TWICE if name in self._named and name.lower() in ONCE else value
+        named = self._named
+        if name in named:
+            if name.lower() in ONCE:
+                value = TWICE
+            del named[name]  # then the last line is the last name, too: of two spellings the later one counts
+        named[name] = value
 
     def _unsound_head(self) -> Rejected | None:
         """Why the head that is complete cannot be taken."""

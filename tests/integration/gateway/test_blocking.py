@@ -187,3 +187,28 @@ def test_the_setting_names_the_file(geoip: Path, tmp_path: Path) -> None:
     import asyncio
 
     assert asyncio.run(made()) == "XA"
+
+
+class TestBehindAProxy:
+    @pytest.fixture
+    def gateway_settings(self) -> dict[str, Any]:
+        return {"trusted_proxies": ("127.0.0.0/8",)}
+
+    @pytest.mark.parametrize("request_line", [b"POST /v1/chat/completions", b"GET /v1/models"])
+    @pytest.mark.parametrize(
+        ("lines", "status"),
+        [
+            (b"X-Forwarded-For: 8.8.8.8\r\nx-forwarded-for: 9.9.9.9\r\n", b"403"),
+            (b"X-Forwarded-For: 9.9.9.9\r\nx-forwarded-for: 8.8.8.8\r\n", b"200"),
+            (b"X-Forwarded-For: 8.8.8.8\r\nx-forwarded-for: 8.8.8.8\r\nX-Forwarded-For: 9.9.9.9\r\n", b"403"),
+            (b"X-Forwarded-For: 9.9.9.9\r\nx-forwarded-for: 9.9.9.9\r\nX-Forwarded-For: 8.8.8.8\r\n", b"200"),
+        ],
+    )
+    async def test_the_last_line_says_who_asks(
+        self, stack: Any, request_line: bytes, lines: bytes, status: bytes
+    ) -> None:
+        await stack.reconfigure(blocking=[{"id": "b", "kind": "cidr", "value": "9.9.9.9/32"}])
+        body = json.dumps({"model": "llama", "messages": []}).encode() if request_line.startswith(b"POST") else b""
+        head = b"%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer sk-test-1\r\n" % request_line
+        answer = await stack.raw(head + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert answer[9:12] == status, answer
