@@ -125,7 +125,7 @@ def case(request: PredictionRequest) -> Case:
     engine = engine_name(request.engine)
     if engine == "trtllm" and target.vendor != "nvidia":
         raise ConfigurationError(f"trtllm runs on NVIDIA devices only, not on {target.name}; use vllm or sglang")
-    tp, dp, ep = undouble(request.tp, request.dp, request.ep, target)
+    tp, dp, ep = _parallel(request, architecture, target)
     ep = ep if (tp * dp) % ep == 0 else 1
     precision = resolve_precision(architecture, target, engine, request.precision)
     return Case(request, architecture, target, precision, engine, tp, request.pp, ep, dp)
@@ -136,16 +136,23 @@ def engine_name(name: str) -> str:
     return _ENGINES.get(key, key)
 
 
+def _parallel(request: PredictionRequest, a: Architecture, target: Device) -> tuple[int, int, int]:
+    """(tp, dp, ep); only runs of mixtures of experts are written down in more than one way."""
+    asked = request.tp, request.dp, request.ep
+    return undouble(*asked, target) if a.is_moe else asked
+
+
 def undouble(tp: int, dp: int, ep: int, target: Device) -> tuple[int, int, int]:
-    """Some sources multiply TP or DP by EP (tp=64, ep=8 for eight GPUs with expert parallelism): undo what cannot
-    be one node. A TP group that no node could hold is expert-parallel with data-parallel attention."""
-    world = tp * dp
-    if ep > 2 and world == ep * ep and world > target.devices_per_node:
+    """Some sources multiply TP or DP by EP (tp=64, ep=8 for eight GPUs with expert parallelism): undo what they write
+    and no one runs. TP groups that fill a node are a real way to span nodes. A TP group that no node could hold,
+    without a word on experts, is expert-parallel with data-parallel attention."""
+    node = target.devices_per_node
+    if ep > 2 and sorted((tp, dp)) == [1, ep * ep] and ep * ep > node:
         return (ep, 1, ep) if dp == 1 else (1, ep, ep)
-    if dp == tp > 1 and ep == world > target.devices_per_node:
+    if 1 < dp == tp < node and ep == tp * dp > node:
         return 1, tp, tp
-    if tp > 8 and target.link_domain_devices >= tp > target.devices_per_node:
-        return 1, tp * dp, tp * dp
+    if dp == ep == 1 and tp > 8 and target.link_domain_devices >= tp > node:
+        return 1, tp, tp
     return tp, dp, ep
 
 

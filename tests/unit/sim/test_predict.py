@@ -165,9 +165,31 @@ def test_parallel_sizes_that_sources_count_twice_are_undone() -> None:
     assert undouble(64, 1, 8, b200) == (8, 1, 8)
     assert undouble(1, 64, 8, b200) == (1, 8, 8)
     assert undouble(4, 4, 16, b200) == (1, 4, 4)
-    assert undouble(8, 8, 8, b200) == (1, 8, 8)
-    assert undouble(8, 1, 8, b200) == (8, 1, 8)
-    assert undouble(2, 4, 8, b200) == (2, 4, 8)
+    assert undouble(72, 1, 1, device("gb200")) == (1, 72, 72)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("b200_sxm", (8, 1, 8)),
+        ("b200_sxm", (2, 4, 8)),
+        ("b200_sxm", (8, 8, 8)),
+        ("h100_sxm", (8, 8, 64)),
+        ("h100_sxm", (8, 4, 32)),
+        ("gb200", (4, 4, 16)),
+        ("gb200", (16, 1, 16)),
+        ("gb200", (12, 3, 36)),
+    ],
+)
+def test_parallel_sizes_that_can_be_meant_are_taken_as_written(name: str, written: tuple[int, int, int]) -> None:
+    assert undouble(*written, device(name)) == written
+
+
+def test_a_dense_model_is_split_as_written() -> None:
+    p = one(model="meta-llama/Llama-3.1-405B", device="gb200", tp=16, precision={})
+    assert p.error is None and p.fits
+    assert p.per_gpu == pytest.approx(p.output_tokens_per_s / 16)
+    assert p.memory.weight_bytes < 60e9  # 812 GB over 16 devices
 
 
 def test_the_command_writes_a_line_per_line(tmp_path: Path) -> None:
