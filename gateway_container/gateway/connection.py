@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import httptools
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gateway.front import Front
     from gateway.header_names import KnownRequest
     from gateway.hot import Hot
+
+
+LINE_BYTES: Final = 3  # of a header besides name and value
 
 
 class Job(Protocol):
@@ -59,7 +62,9 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_parts",
         "_queue",
+        "_repeated_bytes",
         "_same",
+        "_segment_bytes",
         "_since_s",
         "_urls",
         "hot",
@@ -101,6 +106,8 @@ class Connection(asyncio.Protocol):
         self._framing_bytes = 0  # since the last payload; -1: a body or a chunk began in this segment
         self._expects = False
         self._head_bytes = 0  # of the head that is coming; -1: none is, and there was one before
+        self._repeated_bytes = 0  # of the head that is coming: the lines that later ones of the same name replaced
+        self._segment_bytes = 0  # of what came last
         self._body_bytes = 0
         self._since_s = hot.tell_time()  # when the present state began: idle, head, body or lingering
 
@@ -156,7 +163,8 @@ class Connection(asyncio.Protocol):
 
     def _size_of_head(self) -> int:
         """Of what is known of it so far, at least."""
-        return 1 + sum(map(len, self._urls)) + sum(len(name) + len(value) for name, value in self._named.items())
+        lines = sum(len(name) + len(value) + LINE_BYTES for name, value in self._named.items())
+        return 1 + sum(map(len, self._urls)) + lines + self._repeated_bytes
 
     # --- what jobs call -----------------------------------------------------------------------------------------
 

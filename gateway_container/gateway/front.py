@@ -40,6 +40,7 @@ class Front(Strict):
         self.hot.tell_time()
         if self._same is not None and self._again(data):
             return
+        self._segment_bytes = len(data)
         at_start = not self._in_body and self._head_bytes <= 0
         parts = len(self._parts)
         try:
@@ -121,6 +122,7 @@ class Front(Strict):
         if keep_alive and self._lessons > 0 and type(job) is Flow:
             self._lesson = body, KnownRequest(job.path, self._named.copy())
         self._named.clear()
+        self._repeated_bytes = 0
         self._urls.clear()
         parts.clear()
         self._since_s = self.hot.now_s

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.core.call import INFERENCE_PATHS
 from gateway.core.headers import unsound_head
+from gateway.core.problems import Rejected
 from gateway.inference import Inference
 from gateway.runtime import Gateway
 from gateway.settings import Settings
@@ -23,19 +24,26 @@ from gateway.side import Side, refusal
 class SoundHeads:
     """ASGI middleware: not every server refuses what the hot path refuses."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, max_header_bytes: int) -> None:
         self.app = app
+        self.max_header_bytes = max_header_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self.app
         if scope["type"] == "http":
-            names = [name for name, _ in scope["headers"]]
-            codings = [value for name, value in scope["headers"] if name == b"transfer-encoding"]
-            problem = unsound_head(names.count(b"host"), codings, scope["http_version"] == "1.0")
+            problem = self._problem(scope)
             if problem is not None:
                 app = refusal(problem, scope["path"])
                 app.headers["connection"] = "close"
         await app(scope, receive, send)
+
+    def _problem(self, scope: Scope) -> Rejected | None:
+        headers = scope["headers"]
+        if sum(len(name) + len(value) for name, value in headers) + len(scope["path"]) > self.max_header_bytes:
+            return Rejected("header_too_large")
+        codings = [value for name, value in headers if name == b"transfer-encoding"]
+        hosts = [name for name, _ in headers].count(b"host")
+        return unsound_head(hosts, codings, scope["http_version"] == "1.0")
 
 
 class InferenceRoute:
@@ -72,6 +80,7 @@ def create_app(settings: Settings, upstream: httpx.AsyncBaseTransport | None = N
     side = Side(gateway)
     inference = InferenceRoute(gateway, client, side)
     routes = [Route(path, inference) for path in sorted(INFERENCE_PATHS)]
-    app = Starlette(routes=[*routes, Mount("/", side)], middleware=[Middleware(SoundHeads)], lifespan=lifespan)
+    sound = Middleware(SoundHeads, settings.max_header_bytes)
+    app = Starlette(routes=[*routes, Mount("/", side)], middleware=[sound], lifespan=lifespan)
     app.state.gateway = gateway
     return app

@@ -4,7 +4,7 @@ from typing import Final
 
 import httptools
 
-from gateway.connection import Connection
+from gateway.connection import LINE_BYTES, Connection
 from gateway.core.headers import unsound_head
 from gateway.core.problems import Rejected
 from gateway.header_names import names_of
@@ -24,11 +24,14 @@ class Strict(Connection):
         if name in named:
             if name.lower() in ONCE:
                 value = TWICE
+            self._repeated_bytes += len(name) + len(value) + LINE_BYTES
             del named[name]  # then the last line is the last name, too: of two spellings the later one counts
         named[name] = value
 
     def _unsound_head(self) -> Rejected | None:
         """Why the head that is complete cannot be taken."""
+        if self._segment_bytes > self.hot.settings.max_header_bytes < self._size_of_head():
+            return Rejected("header_too_large")
         named = self._named
         names = names_of(named)
         self._chunked, self._framing_bytes = bool(names.codings), -1

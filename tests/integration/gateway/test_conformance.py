@@ -143,6 +143,32 @@ async def test_unsound_heads_are_refused_and_closed(stack: Any, path: bytes, lin
     assert b"connection: close" in answer.lower() and not stack.engine.requests
 
 
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/models"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"X-A: %b\r\n" % (b"a" * 60_000),
+        b"X-A: b\r\n" * 10_000,
+        b"".join(b"X-%d: a\r\n" % n for n in range(6000)),
+    ],
+    ids=["long", "repeated", "many"],
+)
+async def test_a_head_that_is_too_large_is_refused_also_when_it_comes_at_once(
+    stack: Any, path: bytes, lines: bytes
+) -> None:
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-1\r\n" % path
+    answer = await stack.raw(head + lines + b"Content-Length: 2\r\n\r\n{}" + head)
+    assert answer[9:12] == b"431" and answer.lower().count(b"http/1.1 ") == 1, answer
+    assert b"connection: close" in answer.lower() and b"header_too_large" in answer
+
+
+async def test_a_body_is_no_part_of_the_head(stack: Any) -> None:
+    body = json.dumps({"model": "llama", "messages": [{"role": "user", "content": "a" * 60_000}]}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-1\r\n"
+    request = head + b"X-A: b\r\n" * 3000 + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    assert (await stack.raw(request + request)).count(b"HTTP/1.1 200") == 2
+
+
 @pytest.mark.parametrize("host", [b"http://x", b"HTTPS://other.example:8443"])
 async def test_a_target_may_be_absolute(stack: Any, host: bytes) -> None:
     """RFC 9112, 3.2.2."""
