@@ -191,7 +191,7 @@ class Flow(Attempts):
         if complete and self.passing:
             self.pass_chunks(upstream, None, [], True)
         elif self.passing:
-            self.cut()
+            self._broken_off()
         elif upstream.reused and not self.redialled and self.replayable:
             self.redial()
         else:
@@ -200,9 +200,13 @@ class Flow(Attempts):
     def upstream_garbled(self) -> None:
         self.upstream = None
         if self.passing:
-            self.cut()
+            self._broken_off()
         else:
             self.attempt_failed(None, Rejected("upstream_invalid"))
+
+    def _broken_off(self) -> None:
+        self.hot.policy.broken_off(self)
+        self.cut()
 
     # --- what the client's connection tells ---------------------------------------------------------------------
 

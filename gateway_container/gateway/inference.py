@@ -218,8 +218,10 @@ class Inference:
         try:
             await pipeline.pass_on(response, head, self.policy.adds_usage(self.exchange))
         except (httpx.HTTPError, Garbled) as error:
+            late = isinstance(error, httpx.TimeoutException)
+            if not late:
+                self.policy.broken_off(self.exchange)
             if not self.sent_status:
-                late = isinstance(error, httpx.TimeoutException)
                 raise Rejected("upstream_timeout" if late else "upstream_invalid") from None
             raise BrokenOff from None
         self.error_code = pipeline.error_code
@@ -236,7 +238,9 @@ class Inference:
                     self.kept.feed(data)
                 if data:
                     await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            if not isinstance(error, httpx.TimeoutException):  # which may come of a client who reads slowly
+                self.policy.broken_off(self.exchange)
             # Nothing may be sent after a break: the missing end tells the client that the answer is not whole.
             raise BrokenOff from None
         rest = self.reader.rest() if self.reader is not None else b""

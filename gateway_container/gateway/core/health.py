@@ -1,7 +1,8 @@
 """Which deployments are left alone for a while: those that give no answer, and those that fail more than their peers.
 
 A failure may be the request's fault. So the verdict waits for the end of the attempts: failures count where another
-deployment answered the same request, or where no other was asked; where all failed, it was the request.
+deployment served the same request, or where no other was asked; where none did, it was the request. An answer that is
+broken off is the deployment's fault.
 """
 
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def note_success(deployment: Deployment, latency_s: float) -> None:
 
 
 def blame(exchange: Exchange, now_s: float) -> None:
-    """Another deployment answered: those that failed before failed by themselves."""
+    """Another deployment served the request: those that failed before failed by themselves."""
     for deployment, silent in exchange.failed:
         if silent:
             note_silence(deployment, now_s)
@@ -56,8 +57,8 @@ def blame(exchange: Exchange, now_s: float) -> None:
 
 
 def judge_unanswered(exchange: Exchange) -> None:
-    """No deployment answered. One failure alone counts as one of many; nothing is known where several failed, or where
-    the client left before the next one said anything."""
+    """No deployment served the request. One failure alone counts as one of many; nothing is known where several failed,
+    or where the client left before the next one said anything."""
     if len(exchange.failed) == 1 and exchange.failed[0][0] is exchange.deployment:
         note_failure(exchange.failed[0][0])
 
@@ -66,6 +67,14 @@ def note_failure(deployment: Deployment) -> None:
     deployment.requests += 1.0
     deployment.failures += 1.0
     deployment.probing = False  # the others wait until its time is over once more
+
+
+def note_cut(deployment: Deployment, begun: bool) -> None:
+    """It broke off its answer, which counted as a success where its body had ``begun``."""
+    if begun:
+        deployment.failures += 1.0
+    else:
+        note_failure(deployment)
 
 
 def note_silence(deployment: Deployment, now_s: float) -> None:

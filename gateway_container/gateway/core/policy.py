@@ -14,7 +14,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.lease import MOST, Amounts, Plan, Scope, part
 from gateway.core.limit import LeaseBook
 from gateway.core.multipart import is_form
-from gateway.core.problems import Rejected
+from gateway.core.problems import Rejected, is_error
 from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound, refuse_beyond, refuse_for_now
 from gateway.core.retry import FAILURE_STATUS, may_retry
 from gateway.core.shapes import Row
@@ -231,8 +231,14 @@ class Policy:
         deployment = exchange.deployment
         if deployment is not None and status not in FAILURE_STATUS:
             health.note_success(deployment, now_s - exchange.routed_s)
-            if exchange.failed:
+            if exchange.failed and not is_error(status):
                 health.blame(exchange, now_s)
+
+    def broken_off(self, exchange: Exchange) -> None:
+        """The deployment broke off an answer that is passed on; one whose status was a failure is one already."""
+        deployment, failed = exchange.deployment, exchange.failed
+        if deployment is not None and (not failed or failed[-1][0] is not deployment):
+            health.note_cut(deployment, exchange.first_s > 0.0)
 
     # --- settle, meter ------------------------------------------------------------------------------------------
 
@@ -271,34 +277,23 @@ class Policy:
         streamed = call is not None and bool(call.stream)
         token_s = first_s if streamed else 0.0  # a whole answer's first byte comes with its last token
         row = Row(
-            exchange.event_id,
-            exchange.ts_ms,
-            self.gateway_id,
+            exchange.event_id, exchange.ts_ms, self.gateway_id,
             key.project_id if key is not None else "",
             key.id if key is not None else "",
             exchange.endpoint.name if exchange.endpoint is not None else "",
             deployment.id if deployment is not None else "",
             deployment.model if deployment is not None else "",
             deployment.provider if deployment is not None else "",
-            exchange.path,
-            streamed,
-            status,
-            outcome,
-            error_code,
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cached_tokens,
-            usage_source,
+            exchange.path, streamed, status, outcome, error_code,
+            usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage_source,
             (token_s - arrived_s) * 1000.0 if token_s else None,
             (now_s - token_s) * 1000.0 / (made - 1) if token_s and made > 1 else None,
             (now_s - arrived_s) * 1000.0,
             (routed_s - arrived_s) * 1000.0 if routed_s else 0.0,
-            cost,
-            exchange.retries,
-            exchange.wasted_tokens,
+            cost, exchange.retries, exchange.wasted_tokens,
             deployment.source if deployment is not None else "live",
             exchange.request_id,
-        )
+        )  # fmt: skip
         if exchange.trace is not None:
             exchange.trace.end(row, call.model if call is not None else "", arrived_s, first_s, now_s)
         return row

@@ -379,6 +379,7 @@ async def test_an_answer_that_breaks_off_is_seen_as_broken(stack: Any) -> None:
     assert b'"content":"x"' in received and not received.endswith(b"0\r\n\r\n")
     [row] = await stack.rows(1)
     assert row["outcome"] == "cut" and row["usage_source"] == "counted" and row["output_tokens"] == 1
+    assert sum(d.failures for d in stack.gateway.policy.snapshot.deployments.values()) == 1
 
 
 async def test_internal_headers_and_the_key_do_not_reach_the_engine(stack: Any) -> None:

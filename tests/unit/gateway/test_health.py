@@ -62,6 +62,50 @@ def test_a_request_that_fails_everywhere_counts_against_nobody(status: int | Non
     assert all(health.failure_rate(d) == 0.0 for d in tier_of(policy))
 
 
+def test_a_request_that_one_fails_and_another_refuses_counts_against_nobody() -> None:
+    policy = policy_of("a", "b")
+    for _ in range(50):
+        assert ask(policy, 100.0, {"a": 500, "b": 400})[-1] == "b"
+    assert health.eject_outliers(tier_of(policy), 100.0) == []
+    assert tier_of(policy)[0].failures == 0.0
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_one_that_breaks_off_its_answers_is_ejected(begun: bool) -> None:
+    policy = policy_of("a", "b")
+    for _ in range(30):
+        exchange = begun_by(policy, "a", 100.0)
+        if begun:
+            policy.first_byte(exchange, 200, 100.0)
+        policy.broken_off(exchange)
+        policy.finish(exchange, 200, "cut", 100.0)
+    [broken, _] = tier_of(policy)
+    assert health.failure_rate(broken) == 1.0
+    assert health.eject_outliers(tier_of(policy), 100.0) == [broken]
+
+
+def test_a_failure_whose_body_is_cut_counts_once() -> None:
+    policy = policy_of("a")
+    exchange = begun_by(policy, "a", 100.0)
+    assert policy.attempt_failed(exchange, 500, 100.0, sent=False) and policy.retry(exchange, 100.0) is None
+    policy.first_byte(exchange, 500, 100.0)
+    policy.broken_off(exchange)
+    policy.finish(exchange, 500, "cut", 100.0)
+    [deployment] = tier_of(policy)
+    assert (deployment.requests, deployment.failures) == (1.0, 1.0)
+
+
+def begun_by(policy: Policy, name: str, now_s: float) -> Exchange:
+    """A request that was given to this deployment."""
+    for _ in tier_of(policy):
+        exchange = begun(policy)
+        chosen = policy.choose(exchange, now_s)
+        if chosen is not None and chosen.id == name:
+            return exchange
+        policy.finish(exchange, 200, "ok", now_s)
+    raise AssertionError(f"{name} has no turn")
+
+
 def test_three_without_an_answer_that_another_gave_open_the_breaker() -> None:
     policy = policy_of("a", "b")
     while tier_of(policy)[0].silences < 3:
