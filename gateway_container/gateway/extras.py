@@ -115,14 +115,14 @@ class Extras:
 
 
 class _Closed(Stage):
-    """In place of guardrails that cannot be used."""
+    """Of an endpoint that cannot be used as it is configured."""
 
     def __init__(self, exchange: Exchange, reason: str) -> None:
         super().__init__(exchange)
         self._reason = reason
 
     async def request(self) -> bool:
-        raise Rejected("guardrail_unavailable", f"The endpoint is closed until this is corrected: {self._reason}.")
+        raise Rejected("endpoint_closed", f"The endpoint is closed until this is corrected: {self._reason}.")
 
 
 def _fingerprint(endpoint: Endpoint) -> bytes:

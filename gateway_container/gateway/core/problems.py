@@ -25,6 +25,7 @@ STATUS: dict[str, int] = {
     "upstream_invalid": 502,
     "budget_unavailable": 503,
     "guardrail_unavailable": 503,
+    "endpoint_closed": 503,
     "no_deployment": 503,
     "draining": 503,
     "upstream_timeout": 504,

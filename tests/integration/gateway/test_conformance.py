@@ -143,6 +143,13 @@ async def test_unsound_heads_are_refused_and_closed(stack: Any, path: bytes, lin
     assert b"connection: close" in answer.lower() and not stack.engine.requests
 
 
+async def test_an_endpoint_that_is_closed_says_why(stack: Any) -> None:
+    await stack.change_endpoint(problem="its address is not outside")
+    error = (answer := await stack.chat()).json()["error"]
+    assert (answer.status_code, error["code"]) == (503, "endpoint_closed")
+    assert "its address is not outside" in error["message"]
+
+
 @pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/models"])
 @pytest.mark.parametrize(
     "lines",

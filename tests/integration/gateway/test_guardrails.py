@@ -249,7 +249,7 @@ async def test_a_stream_that_is_no_json_does_not_pass_unread(stack: Stack) -> No
 async def test_a_guardrail_that_cannot_be_used_closes_its_endpoint_only(stack: Stack, broken: dict[str, Any]) -> None:
     await guard(stack, {"id": "g-7", **broken})
     response = await stack.chat()
-    assert response.status_code == 503 and response.json()["error"]["code"] == "guardrail_unavailable"
+    assert response.status_code == 503 and response.json()["error"]["code"] == "endpoint_closed"
     assert "guardrail g-7" in response.json()["error"]["message"]
     other = await stack.chat(key=OTHER_KEY, model="other")
     assert other.status_code == 200
