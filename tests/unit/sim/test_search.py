@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -171,11 +172,31 @@ def test_a_model_that_does_not_fit_names_memory() -> None:
     assert found.nearest is None
 
 
-def test_an_overloaded_open_loop_says_what_it_could_carry() -> None:
-    work = Workload(input_tokens=1024, output_tokens=256, rate_per_s=5000)
-    found = simulate(ask(device_groups=[L40S], workload=work, service_levels=ServiceLevels()))
+@pytest.mark.parametrize(
+    ("work", "levels"),
+    [
+        ({"input_tokens": 8000, "output_tokens": 2}, ServiceLevels()),
+        ({"input_tokens": 1024, "output_tokens": 256}, ServiceLevels()),
+        ({"input_tokens": 1024, "output_tokens": 256}, ServiceLevels(ttft_ms=500, tokens_per_second=30)),
+    ],
+)
+def test_an_overloaded_open_loop_says_what_it_could_carry(work: dict[str, int], levels: ServiceLevels) -> None:
+    def at(rate: float) -> SimulationResult:
+        group = H100.model_copy(update={"nodes": 1, "devices_per_node": 1})
+        return simulate(ask(device_groups=[group], workload=Workload(**work, rate_per_s=rate), service_levels=levels))
+
+    found = at(5000)
     assert found.binding_constraint == "throughput"
-    assert "requests/s can be carried" in found.explanation
+    said = re.search(r"about ([\d.,]+) of 5,000 requests/s can be carried\.", found.explanation)
+    assert said, found.explanation
+    rate = float(said[1].replace(",", ""))
+    assert at(rate).feasible and not at(1.1 * rate).feasible
+
+
+def test_a_load_that_no_rate_brings_within_the_limits_says_so() -> None:
+    work = Workload(input_tokens=1024, output_tokens=256, rate_per_s=5000)
+    found = simulate(ask(device_groups=[L40S], workload=work, service_levels=ServiceLevels(ttft_ms=0.01)))
+    assert "can be carried, but not within the service levels" in found.explanation
 
 
 def test_an_open_loop_is_served_as_it_arrives() -> None:

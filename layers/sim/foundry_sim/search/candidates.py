@@ -126,7 +126,7 @@ def candidates(
     kept, budgets = fitting(request, architecture, block, only)
     if not kept:
         return None
-    counts = [_replica_counts(request, block, layout) for layout in kept]
+    counts = [replica_counts(request, block, layout) for layout in kept]
     index = np.repeat(np.arange(len(kept)), [len(count) for count in counts])
     replicas = np.concatenate([np.array(count, np.int64) for count in counts])
     if not len(replicas):
@@ -190,7 +190,7 @@ def memory_of(
     return found if roomy or at(longest, longest).fits else None
 
 
-def _replica_counts(request: SimulationRequest, block: Block, layout: Layout) -> list[int]:
+def replica_counts(request: SimulationRequest, block: Block, layout: Layout) -> list[int]:
     most = replicas_that_fit(block.span, layout.devices, layout.tp)
     if request.mode == "shared":
         most = block.group.devices * int(block.group.device_share / block.share + 1e-9)

@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from foundry_sim.facts.architecture import Architecture
+from foundry_sim.facts.memory import MemoryBudget
 from foundry_sim.facts.parallel import replicas_that_fit
 from foundry_sim.facts.weights import Layout
-from foundry_sim.search.candidates import Block, Candidates, blocks, fitting, predicted_rows
-from foundry_sim.search.judge import judge
+from foundry_sim.search.candidates import Block, Candidates, Floats, blocks, fitting, predicted_rows, replica_counts
+from foundry_sim.search.judge import Judged, judge
 from foundry_sim.search.plans import SimulationRequest, Workload
 
 _SHARES = 32
 _SCALE = 16
 _CHUNKS = (2048, 8192, 16384)
+_RATES = 24  # tried at once, twice: together they come within 4 % of the largest rate
+_LEAST = 1e-9  # of the arriving rate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,17 +60,29 @@ def _carrying(request: SimulationRequest, architecture: Architecture, block: Blo
     if not kept:
         return []
     steps = loads(request.workload)
-    index = np.repeat(np.arange(len(kept)), len(steps))
-    load = np.tile(np.array(steps), len(kept))
-    predicted = predicted_rows(request, architecture, block, kept, budgets, index, load)
-    rows = Candidates(block, tuple(kept), tuple(budgets), index, np.ones(len(load), np.int64), load, predicted)
-    judged = judge(request, rows)
-    most = np.where(judged.feasible, load, 0.0).reshape(len(kept), len(steps))
+    load = np.tile(np.array(steps), (len(kept), 1))
+    judged = _judged(request, architecture, block, kept, budgets, load)
+    most = np.where(judged.feasible.reshape(load.shape), load, 0.0)
     return [
         _option(block, layout, steps[step], float(judged.e2e_ms[place * len(steps) + step]))
         for place, (layout, step) in enumerate(zip(kept, most.argmax(axis=1).tolist(), strict=True))
         if most[place, step] > 0
     ]
+
+
+def _judged(
+    request: SimulationRequest,
+    architecture: Architecture,
+    block: Block,
+    kept: list[Layout],
+    budgets: list[MemoryBudget],
+    load: Floats,
+) -> Judged:
+    """One replica of each layout under each of its loads; `load` has shape (layouts, loads), the rows are flat."""
+    index, flat = np.repeat(np.arange(len(kept)), load.shape[1]), load.ravel()
+    predicted = predicted_rows(request, architecture, block, kept, budgets, index, flat)
+    one = np.ones(len(flat), np.int64)
+    return judge(request, Candidates(block, tuple(kept), tuple(budgets), index, one, flat, predicted))
 
 
 def _option(block: Block, layout: Layout, load: float, e2e_ms: float) -> Option:
@@ -87,3 +102,26 @@ def loads(workload: Workload) -> list[float]:
 
 def total_load(workload: Workload) -> float:
     return float(workload.concurrency or workload.rate_per_s or 0.0)
+
+
+def carried_rate(request: SimulationRequest, architecture: Architecture) -> float:
+    """The largest rate, requests/s, at which some configuration keeps every limit, found within 4 %; 0 when even a
+    billionth of the arriving rate is too much."""
+    arriving = total_load(request.workload)
+    coarse = _largest(request, architecture, np.geomspace(_LEAST * arriving, arriving, _RATES))
+    return _largest(request, architecture, coarse * np.geomspace(1.0, _LEAST ** (-1.0 / (_RATES - 1)), _RATES))
+
+
+def _largest(request: SimulationRequest, architecture: Architecture, rates: Floats) -> float:
+    return max((_largest_of(request, architecture, block, rates) for block in blocks(request, architecture)), default=0)
+
+
+def _largest_of(request: SimulationRequest, architecture: Architecture, block: Block, rates: Floats) -> float:
+    """The largest of these rates that one of the block's layouts carries with as many replicas as there may be."""
+    kept, budgets = fitting(request, architecture, block)
+    most = np.array([max(replica_counts(request, block, layout), default=0) for layout in kept], float)
+    if not most.any():
+        return 0.0
+    load = rates / np.maximum(most, 1.0)[:, None]
+    feasible = _judged(request, architecture, block, kept, budgets, load).feasible.reshape(load.shape)
+    return float(np.where(feasible & (most[:, None] > 0), rates, 0.0).max())

@@ -12,6 +12,7 @@ from foundry_sim.facts.parallel import layouts
 from foundry_sim.facts.weights import Layout
 from foundry_sim.search.assemble import plan
 from foundry_sim.search.candidates import Block, blocked_by, blocks, max_model_len
+from foundry_sim.search.capacity import carried_rate
 from foundry_sim.search.judge import CONSTRAINTS, Judged, cautious, judge
 from foundry_sim.search.plans import (
     DeviceGroup,
@@ -49,7 +50,10 @@ def explain(request: SimulationRequest, architecture: Architecture, table: Table
     levels = reachable(request, judged, place)
     # An overloaded queue has no meaningful latency: say what rate it could carry instead.
     named = ["throughput"] if "throughput" in nearest.missed else nearest.missed
-    missed = ", ".join(_miss(request, name, judged, place) for name in named)
+    missed = ", ".join(
+        _overload(request, architecture) if name == "throughput" else _miss(request, name, judged, place)
+        for name in named
+    )
     likely = request.confidence == "upper" and bool(judge(_expecting(request), rows).feasible[place])
     return {
         "headline": f"No plan {'is sure to meet' if likely else 'meets'} the service levels: {_LABELS[binding]} binds",
@@ -71,10 +75,17 @@ def _miss(request: SimulationRequest, name: str, judged: Judged, row: int) -> st
         return f"TTFT {judged.ttft_ms[row]:,.0f} ms against {levels.ttft_ms:,.0f}"
     if name == "tokens_per_second":
         return f"{1000 / judged.tpot_ms[row]:,.1f} tokens/s per user against {levels.tokens_per_second:,.1f}"
-    if name == "e2e":
-        return f"E2E {judged.e2e_ms[row]:,.0f} ms against {levels.e2e_ms:,.0f}"
-    rate = request.workload.rate_per_s or 0.0
-    return f"the load: about {rate / math.exp(judged.excess[row][-1]):,.2f} of {rate:,.2f} requests/s can be carried"
+    return f"E2E {judged.e2e_ms[row]:,.0f} ms against {levels.e2e_ms:,.0f}"
+
+
+def _overload(request: SimulationRequest, architecture: Architecture) -> str:
+    """What rate the hardware carries: the occupancy of an overloaded queue counts its backlog and cannot say it."""
+    rate, note = carried_rate(request, architecture), ""
+    if not rate:
+        rate = carried_rate(request.model_copy(update={"service_levels": ServiceLevels()}), architecture)
+        note = ", but not within the service levels"
+    said = f"about {_down(rate, 3):,.10g}" if rate else "next to none"
+    return f"the load: {said} of {request.workload.rate_per_s:,.10g} requests/s can be carried{note}"
 
 
 def reachable(request: SimulationRequest, judged: Judged, row: int) -> ServiceLevels:
@@ -99,8 +110,8 @@ def _up(value: float) -> float:
     return math.ceil(float(value) / scale) * scale
 
 
-def _down(value: float) -> float:
-    scale = 10.0 ** (math.floor(math.log10(value)) - 1)
+def _down(value: float, digits: int = 2) -> float:
+    scale = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
     return math.floor(float(value) / scale) * scale
 
 
