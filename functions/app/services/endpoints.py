@@ -75,7 +75,18 @@ def changed(endpoint: PublishedEndpoint, request: EndpointChange) -> PublishedEn
     after = endpoint.model_copy(update=fields)
     if fields.keys() & {"limits", "policy"}:
         _refuse_bypass(after)
+    if fields.keys() & {"adapters", "policy"}:
+        _refuse_shared_adapters(after)
     return after
+
+
+def _refuse_shared_adapters(wanted: PublishedEndpoint) -> None:
+    """The engines of another endpoint do not serve the adapters of this one. ``Invalid``."""
+    if wanted.adapters and wanted.policy.traffic:
+        raise Invalid(
+            f"{wanted.name} cannot have adapters and share its traffic: engines of others do not serve them.",
+            code="adapters_shared", next_action="Take the adapters away, or traffic out of the policy.",
+        )  # fmt: skip
 
 
 def _refuse_bypass(wanted: PublishedEndpoint) -> None:
@@ -108,7 +119,7 @@ def _refuse_taken(names: Iterable[str]) -> None:
 
 def create(project_id: str, request: EndpointCreate, principal: Principal) -> Endpoint:
     """An endpoint that an external provider answers. ``NameTaken`` when its name or an adapter's is in use;
-    ``Invalid`` for a fallback that has limits or guardrails of its own."""
+    ``Invalid`` for a fallback that has limits or guardrails of its own, and for adapters with shared traffic."""
     if request.name in request.adapters:
         raise NameTaken(f"An adapter of {request.name} has its name.", next_action="Choose another name.")
     _refuse_taken({request.name, *request.adapters})
@@ -124,6 +135,7 @@ def create(project_id: str, request: EndpointCreate, principal: Principal) -> En
         max_output_tokens=request.max_output_tokens, backends=[backend],
     )  # fmt: skip
     _refuse_bypass(endpoint)
+    _refuse_shared_adapters(endpoint)
     store.insert(endpoint, backend_id, _event("published", endpoint, principal.user_id))
     return endpoint.public()
 

@@ -111,10 +111,12 @@ def _called(endpoint: PublishedEndpoint) -> list[Backend]:
 
 
 def _endpoint(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -> EndpointEntry:
-    called, canaries = _called(endpoint), endpoint.policy.canary_weight
+    # Both together were stored before they were refused: adapters are served here only, so all requests are.
+    traffic = [] if endpoint.adapters else endpoint.policy.traffic
+    called, canaries = _called(endpoint), endpoint.policy.canary_weight if traffic else 0.0
     weight = (1 - canaries) / max(len(called), 1) if canaries else 1.0
     tier = [_backend(backend, backend.id, weight) for backend in called]
-    for share in endpoint.policy.traffic:
+    for share in traffic:
         tier += _shared(endpoint, share, every)
     return EndpointEntry(
         name=endpoint.name, project_ids=[endpoint.project_id], tiers=[tier], price=endpoint.price,

@@ -127,6 +127,28 @@ def test_adapters_are_called_as_models(call: Call, project: str, path: str, gate
     call("GET", f"/projects/{project}/endpoints/support").problem(404, "endpoint_not_found")
 
 
+def test_adapters_are_not_shared_with_engines_that_do_not_serve_them(
+    call: Call, project: str, path: str, gateway: Call
+) -> None:
+    from functions.app.store.table import EndpointItem
+
+    adapters = {"adapters": {"support": "org/support-v2"}}
+    shares = {"policy": {"routing": "weighted", "traffic": [{"endpoint": "next", "weight": 0.5, "shadow": False}]}}
+    call("POST", f"/projects/{project}/endpoints", {**MADE, "name": "next"}).ok(201)
+    body = {**MADE, "name": "both", **adapters, **shares}
+    call("POST", f"/projects/{project}/endpoints", body).problem(422, "adapters_shared")
+    call("PATCH", path, shares).ok()
+    assert "traffic" in call("PATCH", path, adapters).problem(422, "adapters_shared")["next_action"]
+    call("PATCH", path, {"policy": None}).ok()
+    call("PATCH", path, adapters).ok()
+    call("PATCH", path, shares).problem(422, "adapters_shared")
+    [stored] = [item for item in EndpointItem.scan() if item.data["name"] == "chat"]  # before it was refused
+    stored.data["policy"] |= shares["policy"]
+    stored.save()
+    [[only]] = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode()).endpoints["chat"].tiers
+    assert (only.weight, "/" in only.id) == (1.0, False)
+
+
 def test_a_name_belongs_to_one_endpoint_or_adapter(call: Call, project: str, path: str) -> None:
     from functions.app.services import endpoints
 
