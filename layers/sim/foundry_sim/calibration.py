@@ -2,8 +2,9 @@
 
 Each point says by which factor a prediction was off. A prediction nearby takes the weighted mean of those factors,
 shrunk to no correction where points are few or far (a Gaussian-process posterior mean with a diagonal prior), and its
-interval narrows by the same weight. Points are data in numbered versions: adding makes a new version, reverting goes
-back to an old one, and nothing is fitted into the shipped models.
+interval narrows by the same weight, down to the noise of repeated measurements or to the scatter of the points,
+whichever is larger: points that contradict each other widen it. Points are data in numbered versions: adding makes a
+new version, reverting goes back to an old one, and nothing is fitted into the shipped models.
 """
 
 import json
@@ -11,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import exp, inf, log, sqrt
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from foundry_sim.errors import ConfigurationError, SimulatorError
 from foundry_sim.facts.architecture import Architecture
@@ -42,6 +46,9 @@ class Point:
         return None if measured is None else log(measured / getattr(self, f"predicted_{head}_ms"))
 
 
+Floats = NDArray[np.float64]
+# Log correction, the share of it that the points carry, log scatter of what is measured around it.
+Near = tuple[Floats, Floats, Floats]
 Known = Sequence[tuple[Point, Case]]  # points with their requests, names resolved
 
 
@@ -116,15 +123,24 @@ def predict_calibrated(
     return calibration.apply_all(requests, predict(requests, method))
 
 
-def _nearby(known: Known, away: Sequence[float], head: str) -> tuple[float, float]:
-    """(log correction, share of the correction that the points carry)."""
-    total = weighted = 0.0
-    for (point, _), distance in zip(known, away, strict=True):
-        error = point.error(head)
-        if error is not None:
-            weight = exp(-0.5 * distance**2)
-            total, weighted = total + weight, weighted + weight * error
-    return weighted / (total + PRIOR_WEIGHT), total / (total + PRIOR_WEIGHT)
+def _nearby(known: Known, away: Sequence[float], head: str) -> Near:
+    errors = [(d, e) for (point, _), d in zip(known, away, strict=True) if (e := point.error(head)) is not None]
+    weights = np.exp(-0.5 * np.array([distance for distance, _ in errors]) ** 2)
+    return posterior(weights, np.array([error for _, error in errors]))
+
+
+def posterior(weights: Floats, errors: Floats) -> Near:
+    """What points say together. `errors` has shape (points,), `weights` (points, …); the answers have the rest."""
+    total, weighted = weights.sum(axis=0), np.tensordot(errors, weights, 1)
+    some = np.maximum(total, np.finfo(float).tiny)
+    variance = np.tensordot(errors**2, weights, 1) / some - (weighted / some) ** 2
+    scatter = np.maximum(NOISE, np.sqrt(np.maximum(variance, 0.0)))
+    return weighted / (total + PRIOR_WEIGHT), total / (total + PRIOR_WEIGHT), scatter
+
+
+def half_width(before: Floats, share: Floats, scatter: Floats) -> Floats:
+    """Of the interval of what will be measured, in log space, given that of the prediction."""
+    return np.asarray(np.sqrt((1.0 - share) * before**2 + share * (2.0 * scatter) ** 2))
 
 
 def _point(measured: dict[str, Any]) -> Point:
@@ -181,11 +197,11 @@ def _numbers(asked: Case, measured: Case) -> tuple[tuple[str, float, float], ...
     return (("load", *load), ("isl", a.isl, b.isl), ("osl", a.osl, b.osl), ("tp", *devices))
 
 
-def _corrected(spread: Spread, shift: float, share: float) -> Spread:
-    """Every statistic moves by the factor; the interval shrinks towards the noise of repeated measurement."""
+def _corrected(spread: Spread, shift: Floats, share: Floats, scatter: Floats) -> Spread:
+    """Every statistic moves by the factor; the interval shrinks or grows towards the scatter of measurements."""
     factor = exp(shift)
-    low, high = (abs(log(bound / spread.mean)) for bound in (spread.lo, spread.hi))
-    low, high = (sqrt((1.0 - share) * width**2 + share * (2 * NOISE) ** 2) for width in (low, high))
+    before = np.abs(np.log(np.array([spread.lo, spread.hi]) / spread.mean))
+    low, high = half_width(before, share, scatter).tolist()
     mean = spread.mean * factor
     p50, p95, p99 = (value * factor for value in (spread.p50, spread.p95, spread.p99))
     return Spread(mean, p50, p95, p99, mean * exp(-low), mean * exp(high))

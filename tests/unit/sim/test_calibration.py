@@ -1,6 +1,7 @@
 """A user's points move predictions near them, not others, and can be taken back."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from foundry_sim.calibration import Calibration, predict_calibrated
 from foundry_sim.errors import ConfigurationError
 from foundry_sim.predict import predict
 from foundry_sim.requests import parse
+from foundry_sim.search.plans import DeviceGroup, SimulationRequest, Workload
+from foundry_sim.search.search import simulate
 from typer.testing import CliRunner
 
 ROW: dict[str, Any] = {
@@ -40,6 +43,31 @@ def test_points_move_their_own_prediction_and_narrow_it() -> None:
     assert 1.3 < after.mean / before.mean < 1.5
     assert after.hi / after.lo < before.hi / before.lo
     assert after.lo < after.mean < after.hi
+
+
+@pytest.mark.parametrize("pairs", [1, 5, 25])
+def test_points_that_contradict_each_other_widen_the_interval(pairs: int) -> None:
+    calibrated = Calibration().add([slower(ROW, 4.0), slower(ROW, 0.25)] * pairs)
+    before, after = tpot(ROW), tpot(ROW, calibrated)
+    assert after.lo < 0.25 * before.mean < before.lo and before.hi < 4.0 * before.mean < after.hi
+
+
+def test_a_search_takes_points_as_a_prediction_does() -> None:
+    points = Calibration().add([slower(ROW, 4.0), slower(ROW, 0.25), slower(ROW, 2.0)])
+    fields: dict[str, Any] = {
+        "model": ROW["model"],
+        "device_groups": [DeviceGroup(name="one", device="h100_sxm", devices_per_node=1)],
+        "workload": Workload(input_tokens=1000, output_tokens=500, concurrency=16),
+        "engines": ["vllm"],
+    }
+    plain, moved = (
+        simulate(SimulationRequest(**fields, calibration=known)).plans[0].predicted.tpot_ms
+        for known in ([], [asdict(point) for point in points.points])
+    )
+    before, after = tpot(ROW), tpot(ROW, points)
+    for name in ("mean", "lo", "hi"):
+        change = getattr(after, name) / getattr(before, name)
+        assert getattr(moved, name) / getattr(plain, name) == pytest.approx(change, rel=0.02), name
 
 
 def test_neighbours_move_less_and_strangers_not_at_all() -> None:

@@ -6,9 +6,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from foundry_sim.calibration import NOISE, PRIOR_WEIGHT, SCALES, difference, same_model
+from foundry_sim.calibration import SCALES, Floats, Near, difference, half_width, posterior, same_model
 from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.devices import device
 from foundry_sim.facts.precision import Precision
@@ -16,9 +15,6 @@ from foundry_sim.outcome import Spreads, whole_request
 from foundry_sim.predict import ArrayPrediction
 from foundry_sim.requests import Case, case, parse
 from foundry_sim.search.plans import CalibrationPoint, SimulationRequest
-
-Floats = NDArray[np.float64]
-Near = tuple[Floats, Floats]  # per row: log correction, share of it that the points carry
 
 
 def calibrated(
@@ -89,23 +85,20 @@ def _measured(row: str) -> Case:
 
 
 def _near(found: Sequence[tuple[CalibrationPoint, Floats]], head: str) -> Near:
-    total = weighted = np.zeros_like(found[0][1])
-    for point, weight in found:
-        measured = getattr(point, f"{head}_ms")
-        if measured is not None:
-            total = total + weight
-            weighted = weighted + weight * np.log(measured / getattr(point, f"predicted_{head}_ms"))
-    return weighted / (total + PRIOR_WEIGHT), total / (total + PRIOR_WEIGHT)
+    known = [(point, weight) for point, weight in found if getattr(point, f"{head}_ms") is not None]
+    weights = np.array([weight for _, weight in known]).reshape(len(known), len(found[0][1]))
+    ratios = [getattr(point, f"{head}_ms") / getattr(point, f"predicted_{head}_ms") for point, _ in known]
+    return posterior(weights, np.log(np.array(ratios)))
 
 
 def _moved(spread: Spreads, near: Near) -> Spreads:
-    shift, share = near
+    shift, share, scatter = near
     factor = np.exp(shift)
 
-    def narrowed(bound: Floats) -> Floats:
+    def moved(bound: Floats) -> Floats:
         width = np.log(bound / spread.mean)
-        return np.asarray(np.sign(width) * np.sqrt((1.0 - share) * width**2 + share * (2 * NOISE) ** 2))
+        return np.asarray(np.sign(width) * half_width(width, share, scatter))
 
     mean, p50, p95, p99 = (value * factor for value in (spread.mean, spread.p50, spread.p95, spread.p99))
-    low, high = (mean * np.exp(narrowed(bound)) for bound in (spread.lo, spread.hi))
+    low, high = (mean * np.exp(moved(bound)) for bound in (spread.lo, spread.hi))
     return Spreads(mean, p50, p95, p99, low, high)
