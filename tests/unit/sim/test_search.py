@@ -287,12 +287,33 @@ def test_requests_are_validated(fields: dict[str, object]) -> None:
         ({"model": "nobody/nothing"}, "not bundled"),
         ({"device_groups": [DeviceGroup(name="x", device="abacus")]}, "abacus"),
         ({"workload": Workload(input_tokens=200_000, output_tokens=1, concurrency=1)}, "takes 131,072"),
-        ({"workload": Workload(input_tokens=20, output_tokens=0, concurrency=1)}, "output_tokens"),
+        ({"workload": Workload(input_tokens=20, output_tokens=0, concurrency=1)}, "output_tokens.*bge-m3"),
+        ({"max_model_len": 10}, "need 1,280 tokens, but max_model_len admits 10;"),
     ],
 )
 def test_what_cannot_be_simulated_is_one_sentence(fields: dict[str, object], words: str) -> None:
     with pytest.raises(SimulatorError, match=words):
         simulate(ask(**fields))
+
+
+def test_more_replicas_than_the_devices_hold_are_named() -> None:
+    group = H100.model_copy(update={"nodes": 1})
+    found = simulate(ask(device_groups=[group], replicas=9))
+    assert found.headline == "9 replicas of meta-llama/Llama-3.1-8B do not fit on this hardware"
+    assert "holds at most 8" in found.explanation
+    assert simulate(ask(device_groups=[group], replicas=8, service_levels=ServiceLevels())).feasible
+
+
+def test_output_of_a_model_that_returns_vectors_is_ignored_with_a_note() -> None:
+    def at(tokens: int) -> SimulationResult:
+        work = Workload(input_tokens=500, output_tokens=tokens, rate_per_s=3)
+        return simulate(ask(model="BAAI/bge-m3", device_groups=[L40S], workload=work, service_levels=ServiceLevels()))
+
+    plain, asked = at(0), at(50)
+    assert asked.plans == plain.plans
+    assert [w for w in asked.warnings if w not in plain.warnings] == [
+        "BAAI/bge-m3 writes no tokens: the 50 output tokens are ignored."
+    ]
 
 
 def test_fleets_carry_what_no_group_can() -> None:

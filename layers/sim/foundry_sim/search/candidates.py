@@ -190,10 +190,15 @@ def memory_of(
     return found if roomy or at(longest, longest).fits else None
 
 
-def replica_counts(request: SimulationRequest, block: Block, layout: Layout) -> list[int]:
-    most = replicas_that_fit(block.span, layout.devices, layout.tp)
+def most_replicas(request: SimulationRequest, block: Block, layout: Layout) -> int:
+    """How many replicas the group's devices hold, whatever is asked for."""
     if request.mode == "shared":
-        most = block.group.devices * int(block.group.device_share / block.share + 1e-9)
+        return block.group.devices * int(block.group.device_share / block.share + 1e-9)
+    return replicas_that_fit(block.span, layout.devices, layout.tp)
+
+
+def replica_counts(request: SimulationRequest, block: Block, layout: Layout) -> list[int]:
+    most = most_replicas(request, block, layout)
     if request.replicas:
         return [request.replicas] if request.replicas <= most else []
     if request.workload.concurrency:

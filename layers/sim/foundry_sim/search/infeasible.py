@@ -11,7 +11,7 @@ from foundry_sim.facts.memory import MemoryBudget, budget
 from foundry_sim.facts.parallel import layouts
 from foundry_sim.facts.weights import Layout
 from foundry_sim.search.assemble import plan
-from foundry_sim.search.candidates import Block, blocked_by, blocks, max_model_len
+from foundry_sim.search.candidates import Block, blocked_by, blocks, fitting, max_model_len, most_replicas
 from foundry_sim.search.capacity import carried_rate
 from foundry_sim.search.judge import CONSTRAINTS, Judged, cautious, judge
 from foundry_sim.search.plans import (
@@ -117,6 +117,14 @@ def _down(value: float, digits: int = 2) -> float:
 
 def explain_memory(request: SimulationRequest, architecture: Architecture) -> dict[str, Any]:
     """The fields of a result when no configuration that is allowed holds the model and one request."""
+    most = _most_replicas(request, architecture)
+    if most:
+        return {
+            "headline": f"{request.replicas} replicas of {architecture.name} do not fit on this hardware",
+            "binding_constraint": "replicas",
+            "explanation": f"It holds at most {most}: ask for fewer replicas, or for as few as needed.",
+            "nearest": None,
+        }
     rules = _blocking(request, architecture)
     if rules:
         return {
@@ -136,6 +144,16 @@ def explain_memory(request: SimulationRequest, architecture: Architecture) -> di
         "nearest": None,
         "hardware": suggestions(request, architecture),
     }
+
+
+def _most_replicas(request: SimulationRequest, architecture: Architecture) -> int:
+    """Of the configurations that fit in memory and are not blocked; 0 when none does."""
+    counts = (
+        most_replicas(request, block, layout)
+        for block in blocks(request, architecture)
+        for layout in fitting(request, architecture, block)[0]
+    )
+    return max(counts, default=0)
 
 
 def _blocking(request: SimulationRequest, architecture: Architecture) -> list[str]:

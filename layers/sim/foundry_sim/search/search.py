@@ -53,6 +53,8 @@ def simulate(request: SimulationRequest) -> SimulationResult:
     started = time.perf_counter()
     architecture = resolve(request.model)
     check(request, architecture)
+    warnings = _output_warnings(request, architecture)
+    request = _without_output(request, architecture)
     table = evaluate(request, architecture)
     if not table.parts:
         return _nothing_fits(request, architecture, started)
@@ -68,7 +70,7 @@ def simulate(request: SimulationRequest) -> SimulationResult:
         comparison=_comparison(request, architecture, table, order),
         pareto=_pareto(request, architecture, table),
         fleets=mixtures,
-        warnings=_warnings(request, architecture, plans),
+        warnings=_warnings(request, architecture, plans) + warnings,
         considered=len(table),
         feasible_count=int(np.count_nonzero(table.column("violation") <= 0.0)),
         **_common(request, started),
@@ -78,12 +80,35 @@ def simulate(request: SimulationRequest) -> SimulationResult:
 
 def check(request: SimulationRequest, architecture: Architecture) -> None:
     """Raise ConfigurationError for what no configuration could serve."""
-    length = request.workload.input_tokens + request.workload.output_tokens
-    if architecture.task == "generate" and request.workload.output_tokens < 1:
-        raise ConfigurationError("output_tokens must be at least 1 for a model that generates")
+    work = _without_output(request, architecture).workload
+    length = work.input_tokens + work.output_tokens
+    if architecture.task == "generate" and work.output_tokens < 1:
+        raise ConfigurationError(
+            f"output_tokens must be at least 1, as {architecture.name} generates text; the workload class 'embedding' "
+            "is for models that return vectors or scores, such as BAAI/bge-m3"
+        )
     if length > architecture.max_position:
         limit = f"{architecture.max_position:,}"
         raise ConfigurationError(f"input and output need {length:,} tokens; {architecture.name} takes {limit}")
+    if request.max_model_len and length > request.max_model_len:
+        limit = f"{request.max_model_len:,}"
+        raise ConfigurationError(
+            f"input and output need {length:,} tokens, but max_model_len admits {limit}; raise it or leave it out"
+        )
+
+
+def _without_output(request: SimulationRequest, architecture: Architecture) -> SimulationRequest:
+    """The request as a model hears it that returns vectors or scores."""
+    if architecture.task == "generate":
+        return request
+    work = request.workload.model_copy(update={"output_tokens": 0})
+    return request.model_copy(update={"workload": work})
+
+
+def _output_warnings(request: SimulationRequest, architecture: Architecture) -> list[str]:
+    if architecture.task == "generate" or not request.workload.output_tokens:
+        return []
+    return [f"{architecture.name} writes no tokens: the {request.workload.output_tokens:,} output tokens are ignored."]
 
 
 def ranking(table: Table) -> NDArray[np.intp]:
