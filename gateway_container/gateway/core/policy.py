@@ -177,7 +177,7 @@ class Policy:
         key = exchange.key = find_key(snapshot, before.digest, now_ms, address)
         endpoint, exchange.plan = self._admission(key, call.model)
         if endpoint.problem:
-            raise Rejected("no_deployment", retry_after_s=1)
+            raise Rejected("endpoint_closed", f"The endpoint is closed until this is corrected: {endpoint.problem}.")
         exchange.endpoint = exchange.answered_by = endpoint
         exchange.routed_s = 0.0  # what was waited for is no deployment's latency, and not part of its time
 

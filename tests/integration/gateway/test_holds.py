@@ -78,6 +78,13 @@ async def test_a_caller_who_was_blocked_meanwhile_is_refused(stack: Any, rule: d
     assert (await asking).status_code == 403
 
 
+async def test_an_endpoint_that_was_closed_meanwhile_says_why(stack: Any) -> None:
+    [asking] = await held(stack)
+    await wake(stack, problem="its address is gone")
+    answer = await asking
+    assert answer.json()["error"]["code"] == "endpoint_closed" and "its address is gone" in answer.text
+
+
 async def test_the_place_of_a_client_who_leaves_is_free_at_once(stack: Any) -> None:
     put_to_sleep(stack, True)
     await stack.change_endpoint(policy={"hold_s": 60, "hold_queue": 1})
