@@ -54,8 +54,8 @@ class Outcome:
 
 
 def outcome(x: Traffic, s: Steady, c: Correction) -> Outcome:
-    ttft, tpot = s.ttft_s * c.ttft * 1e3, s.tpot_s * c.tpot * 1e3
     tail = np.maximum(x.osl - 1.0, 0.0)
+    ttft, tpot = s.ttft_s * c.ttft * 1e3, (s.tpot_s * c.tpot + s.stall_s / np.maximum(tail, 1.0)) * 1e3
     e2e = ttft + tail * tpot
     first = _ttft_spreads(s, c, ttft)
     token = _tpot_spreads(x, s, c, tpot)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from functools import reduce
+from itertools import pairwise
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,32 @@ def test_a_huge_number_anywhere_in_a_config_or_draft_aborts_nothing(name: str) -
         rows.append(ROW | {"model": config})
     answers = list(predict_lines(json.dumps(row).encode() for row in rows))
     assert len(answers) == len(rows) > 10 and answers[0].error is None
+
+
+def _loads(kind: str, name: str, values: list[float], isl: int, osl: int) -> list[Any]:
+    row = {"id": "", "model": "meta-llama/Llama-3.1-8B-Instruct", "device": "h100_sxm", "engine": "vllm", "tp": 1}
+    loads = [{"kind": kind, name: value} if value else {"kind": kind} for value in values]
+    return predict([parse({**row, "isl": isl, "osl": osl, "load": load}) for load in loads])
+
+
+def test_clients_beyond_the_cache_add_no_throughput() -> None:
+    [offline] = _loads("offline", "", [0], 128, 4096)
+    crowded = _loads("closed", "concurrency", [512, 2048, 10_000], 128, 4096)
+    for found, clients in zip(crowded, (512, 2048, 10_000), strict=True):
+        assert found.output_tokens_per_s < 1.1 * offline.output_tokens_per_s
+        assert found.e2e_ms.mean / 1e3 == pytest.approx(clients * 4096 / found.output_tokens_per_s, rel=1e-3)
+
+
+def test_prompts_of_an_open_loop_wait_for_each_other() -> None:
+    """Short answers: the prefills alone fill the device, and M/D/1 says how long one waits."""
+    calm, busy, full = (found.ttft_ms.mean for found in _loads("open", "rate", [0.1, 4, 8], 8000, 1))
+    assert 2 * calm < busy < 10 * calm < full
+
+
+def test_more_arrivals_never_shorten_the_wait_and_what_is_served_stays() -> None:
+    rates = [1.0, 5, 10, 15, 20, 22, 24, 26, 30, 60, 200, 1000]
+    found = _loads("open", "rate", rates, 1024, 256)
+    waits = [p.ttft_ms.mean for p in found]
+    assert all(later >= 0.98 * sooner for sooner, later in pairwise(waits))
+    served = [p.output_tokens_per_s / 256 for p in found]
+    assert served[:5] == pytest.approx(rates[:5]) and served[-1] == pytest.approx(served[-2], rel=0.02)

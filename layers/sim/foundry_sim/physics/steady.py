@@ -54,6 +54,7 @@ class Steady:
     burst_s: Array
     queue_s: Array
     wait_s: Array  # for a slot, when more requests are in the system than fit
+    stall_s: Array  # of evicted requests, after their first token; not in tpot_s (too few measurements to teach it)
     ttft_s: Array
     tpot_s: Array
     e2e_s: Array
@@ -123,30 +124,41 @@ def _outcome(t: Terms, shape: Shape, x: Traffic, room: Array, batch: Array) -> S
     share = np.clip(stretch / np.maximum(x.osl * tpot, 1e-12), 0.0, 0.999)
     burst = np.maximum(per_rank - 1.0, 0.0) / 2 * np.minimum(marginal, alone)
     queue = np.minimum(share / (1.0 - share) / 2 * marginal + decode / 2, np.maximum(burst, decode / 2))
+    prefilling = np.where(x.kind == OPEN, x.load * marginal / (shape.dp * shape.pp), 0.0)
+    queue = np.maximum(queue, _prompts_ahead_s(prefilling, marginal))
     first = alone + np.where(static, 2.0 * burst, queue + t.burst * burst)
     # The fixed time of a closed loop holds what a start all at once costs; an open loop has the hand-over only.
     fixed = np.where(x.kind == OPEN, np.minimum(t.prefill_s, _HAND_OVER_S), t.prefill_s)
     first = first + np.where(static, 0.0, fixed)
     running = first + np.maximum(x.osl - 1.0, 0.0) * tpot
-    wait = np.where(x.kind == CLOSED, _closed_wait_s(x, batch, running), 0.0)
-    wait = np.where(x.kind == OPEN, _overload_s(x, batch, room, running), wait)
-    rate = np.where(x.kind == OPEN, np.minimum(x.load, batch / running), batch / running)
+    wait, stall = _closed_wait_s(x, batch, running)
+    asked = np.maximum(x.load * (running - queue) / room, prefilling)  # of what slots and prefills can carry
+    wait = np.where(x.kind == OPEN, _overload_s(asked, room, running), wait)
+    rate = np.where(x.kind == OPEN, x.load / np.maximum(asked, 1.0), batch / running)
     ttft = np.where(x.kind == OFFLINE, running, first + wait)
     rate = np.where(x.kind == OFFLINE, batch / (np.maximum(x.osl, 1.0) * tpot), rate)
     return Steady(
-        parts, batch, room, decode, alone, marginal, share, burst, queue, wait, ttft, tpot, running + wait, rate
-    )
+        parts, batch, room, decode, alone, marginal, share, burst, queue, wait, stall, ttft, tpot,
+        running + wait + stall, rate,
+    )  # fmt: skip
 
 
-def _closed_wait_s(x: Traffic, batch: Array, running: Array) -> Array:
+def _closed_wait_s(x: Traffic, batch: Array, running: Array) -> tuple[Array, Array]:
     """Mean wait for a slot by Little's law. Engines that admit optimistically evict those that grew: these wait again,
     after their first token, so only the prompts' share of the cache keeps new requests waiting."""
     fresh = np.where(x.reserved < 1.0, x.isl / (x.isl + x.reserved * x.osl), 1.0)
-    return np.asarray(np.maximum(x.load - batch, 0.0) / batch * running * fresh)
+    wait = np.where(x.kind == CLOSED, np.maximum(x.load - batch, 0.0) / batch * running, 0.0)
+    return wait * fresh, wait * (1.0 - fresh)
 
 
-def _overload_s(x: Traffic, batch: Array, room: Array, running: Array) -> Array:
-    """Mean wait of an open loop: erlang-like below saturation, one minute's backlog above."""
-    load = np.clip(x.load * running / np.maximum(room, 1.0), 0.0, 2.0)
-    below = np.where(load < 1.0, load**8 / np.maximum(1.0 - load, 0.02) * running / np.maximum(room, 1.0), 0.0)
-    return np.asarray(np.where(load < 1.0, below, below + (load - 1.0) * 30.0))
+def _prompts_ahead_s(prefilling: Array, marginal: Array) -> Array:
+    """Mean wait behind other prompts that arrive at random (M/D/1); `prefilling` is their share of a rank's time."""
+    busy = np.minimum(prefilling, 0.98)
+    return np.asarray(busy / (1.0 - busy) / 2 * marginal)
+
+
+def _overload_s(asked: Array, room: Array, running: Array) -> Array:
+    """Mean wait of an open loop for a slot or a prefill: erlang-like below saturation, one minute's backlog above."""
+    load = np.minimum(asked, 1e4)
+    queued = np.minimum(load, 1.0) ** 8 / np.maximum(1.0 - load, 0.02) * running / room
+    return np.asarray(queued + np.maximum(load - 1.0, 0.0) * 30.0)
