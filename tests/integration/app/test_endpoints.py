@@ -64,6 +64,7 @@ def test_gateways_are_told_where_it_is(project: str, perform: Any, gateway: Call
         "limits": nothing, "max_output_tokens": 4096, "adapters": {},
         "policy": {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "fallbacks": [],
                    "hold_s": 0, "guardrails": []},
+        "problem": "",
     }]  # fmt: skip
 
 
