@@ -27,9 +27,14 @@ def wake_ups(platform: Any, job: Any, ok: Any) -> Any:
 
 
 @pytest.fixture
-def fall_asleep(platform: Any, job: Any, ok: Any) -> Any:
+def fall_asleep(platform: Any, job: Any, ok: Any, eventually: Any) -> Any:
+    def ask_to_sleep() -> httpx.Response | None:
+        """None while the run that woke it, which ends after the deployment is ready, is at work."""
+        answer: httpx.Response = platform.client().post(f"{path_of(job)}/sleep")
+        return None if answer.status_code == 409 else answer
+
     def rest() -> None:
-        run = ok(platform.client().post(f"{path_of(job)}/sleep"))["run"]
+        run = ok(eventually(ask_to_sleep))["run"]
         assert platform.ended(run["id"])["status"] == "succeeded"
         assert ok(platform.client().get(path_of(job)))["status"] == "asleep"
 
