@@ -1,8 +1,5 @@
 """Events of other domains, delivered at least once and in any order."""
 
-import json
-
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from foundry_core.events import Event
 
 from functions.metrics import store
@@ -14,9 +11,8 @@ _KINDS: dict[str, type[DeploymentReady] | type[DeploymentVerified]] = {
 }
 
 
-def consume(record: SQSRecord) -> None:
-    """One message: EventBridge's wrapping around our envelope. A malformed one of ours fails until it is parked."""
-    event = Event.model_validate(json.loads(record.body)["detail"])
+def consume(event: Event) -> None:
+    """A malformed one of ours fails until it is parked."""
     kind = _KINDS.get(event.type)
     if kind is not None:
         store.keep_newest(event, kind.model_validate(event.data))

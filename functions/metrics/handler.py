@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
-from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from foundry_core.consumer import consumer
 from foundry_core.http import create_app
 from foundry_core.lambda_api import api_handler
 
@@ -13,11 +12,7 @@ from functions.metrics.routes import router
 
 app = create_app("metrics", router)
 api = api_handler(app, "metrics")
-
-
-def on_event(event: dict[str, Any], context: Any) -> PartialItemFailureResponse:
-    processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    return process_partial_response(event=event, record_handler=consume, processor=processor, context=context)
+on_event = consumer(consume)
 
 
 def loader(event: dict[str, Any], context: Any) -> Failures:
