@@ -14,10 +14,10 @@ from math import exp, inf, log, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foundry_sim.errors import ConfigurationError, SimulatorError
 from foundry_sim.facts.architecture import Architecture
+from foundry_sim.physics.terms import Array
 from foundry_sim.predict import Method, Prediction, PredictionRequest, Spread, predict
 from foundry_sim.requests import Case, case, parse
 
@@ -46,9 +46,8 @@ class Point:
         return None if measured is None else log(measured / getattr(self, f"predicted_{head}_ms"))
 
 
-Floats = NDArray[np.float64]
 # Log correction, the share of it that the points carry, log scatter of what is measured around it.
-Near = tuple[Floats, Floats, Floats]
+Near = tuple[Array, Array, Array]
 Known = Sequence[tuple[Point, Case]]  # points with their requests, names resolved
 
 
@@ -129,7 +128,7 @@ def _nearby(known: Known, away: Sequence[float], head: str) -> Near:
     return posterior(weights, np.array([error for _, error in errors]))
 
 
-def posterior(weights: Floats, errors: Floats) -> Near:
+def posterior(weights: Array, errors: Array) -> Near:
     """What points say together. `errors` has shape (points,), `weights` (points, …); the answers have the rest."""
     total, weighted = weights.sum(axis=0), np.tensordot(errors, weights, 1)
     some = np.maximum(total, np.finfo(float).tiny)
@@ -138,7 +137,7 @@ def posterior(weights: Floats, errors: Floats) -> Near:
     return weighted / (total + PRIOR_WEIGHT), total / (total + PRIOR_WEIGHT), scatter
 
 
-def half_width(before: Floats, share: Floats, scatter: Floats) -> Floats:
+def half_width(before: Array, share: Array, scatter: Array) -> Array:
     """Of the interval of what will be measured, in log space, given that of the prediction."""
     return np.asarray(np.sqrt((1.0 - share) * before**2 + share * (2.0 * scatter) ** 2))
 
@@ -197,7 +196,7 @@ def _numbers(asked: Case, measured: Case) -> tuple[tuple[str, float, float], ...
     return (("load", *load), ("isl", a.isl, b.isl), ("osl", a.osl, b.osl), ("tp", *devices))
 
 
-def _corrected(spread: Spread, shift: Floats, share: Floats, scatter: Floats) -> Spread:
+def _corrected(spread: Spread, shift: Array, share: Array, scatter: Array) -> Spread:
     """Every statistic moves by the factor; the interval shrinks or grows towards the scatter of measurements."""
     factor = exp(shift)
     before = np.abs(np.log(np.array([spread.lo, spread.hi]) / spread.mean))

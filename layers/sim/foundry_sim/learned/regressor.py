@@ -68,7 +68,8 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
     asked = HEADS if np.any(x.kind == OFFLINE) else ("tpot", "ttft")
     trees = _trees(learned, asked, columns)
     middle = {h: smooth[h] if h in smooth else trees[h, "mean"] for h in asked}
-    found = {h: _apply(learned.heads[h], middle[h], trees[h, "scale"], novelty) for h in asked}
+    sizes = {h: error_size(trees[h, "scale"]) for h in asked}
+    found = {h: _apply(learned.heads[h], middle[h], sizes[h], novelty) for h in asked}
     found.setdefault("rate", (np.zeros_like(one), one * HEURISTIC_WIDTH["rate"]))
     factors = {head: np.exp(value) for head, (value, _) in found.items()}
     widths = {head: width for head, (_, width) in found.items()}
@@ -80,7 +81,7 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
         tpot_width=widths["tpot"],
         rate_width=widths["rate"],
         in_domain=novelty == 0,
-        **_tail(learned.heads["ttft"], places, x, lean(error_size(trees["ttft", "scale"]))),
+        **_tail(learned.heads["ttft"], places, x, lean(sizes["ttft"])),
     )
 
 
@@ -91,9 +92,8 @@ def _trees(learned: Regressor, heads: Sequence[str], columns: NDArray[np.float32
     return dict(zip(forests, side_by_side(tuple(forests.values()), columns), strict=True))
 
 
-def _apply(head: Head, value: Array, scale: Array, novelty: NDArray[np.intp]) -> tuple[Array, Array]:
-    """(log factor, half-width in log space)."""
-    size = error_size(scale)
+def _apply(head: Head, value: Array, size: Array, novelty: NDArray[np.intp]) -> tuple[Array, Array]:
+    """(log factor, half-width in log space); `size` is that of the error."""
     middle = np.clip(value, -LIMIT, LIMIT) * head.trust[novelty]
     return middle - lean(size), np.clip(size * head.stretch[novelty], 0.02, 2.5)
 

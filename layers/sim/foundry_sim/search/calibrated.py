@@ -7,11 +7,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from foundry_sim.calibration import SCALES, Floats, Near, difference, half_width, posterior, same_model
+from foundry_sim.calibration import SCALES, Near, difference, half_width, posterior, same_model
 from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.devices import device
 from foundry_sim.facts.precision import Precision
 from foundry_sim.outcome import Spreads, whole_request
+from foundry_sim.physics.terms import Array
 from foundry_sim.predict import ArrayPrediction
 from foundry_sim.requests import Case, case, parse
 from foundry_sim.search.plans import CalibrationPoint, SimulationRequest
@@ -22,8 +23,8 @@ def calibrated(
     architecture: Architecture,
     place: tuple[str, str, Precision],
     predicted: ArrayPrediction,
-    load: Floats,
-    devices: Floats,
+    load: Array,
+    devices: Array,
 ) -> ArrayPrediction:
     """The predictions of a block, corrected and narrowed by the request's points near each row; `place` is its device,
     engine and precision, `devices` those of one replica."""
@@ -51,9 +52,9 @@ def _apart(
     architecture: Architecture,
     place: tuple[str, str, Precision],
     point: CalibrationPoint,
-    load: Floats,
-    devices: Floats,
-) -> Floats | None:
+    load: Array,
+    devices: Array,
+) -> Array | None:
     """Squared distance of each row from the point; None where it says nothing about this block."""
     measured = _measured(json.dumps(point.row, sort_keys=True))
     name, engine, precision = place
@@ -70,7 +71,7 @@ def _apart(
     if not np.isfinite(fixed):
         return None
     own = measured.request
-    pairs: dict[str, tuple[Floats | float, float]] = {
+    pairs: dict[str, tuple[Array | float, float]] = {
         "load": (np.maximum(load, 1e-3), max(own.load.amount, 1e-3)),
         "isl": (float(request.workload.input_tokens), own.isl),
         "osl": (float(max(1, request.workload.output_tokens)), own.osl),
@@ -84,7 +85,7 @@ def _measured(row: str) -> Case:
     return case(parse(json.loads(row)))
 
 
-def _near(found: Sequence[tuple[CalibrationPoint, Floats]], head: str) -> Near:
+def _near(found: Sequence[tuple[CalibrationPoint, Array]], head: str) -> Near:
     known = [(point, weight) for point, weight in found if getattr(point, f"{head}_ms") is not None]
     weights = np.array([weight for _, weight in known]).reshape(len(known), len(found[0][1]))
     ratios = [getattr(point, f"{head}_ms") / getattr(point, f"predicted_{head}_ms") for point, _ in known]
@@ -95,7 +96,7 @@ def _moved(spread: Spreads, near: Near) -> Spreads:
     shift, share, scatter = near
     factor = np.exp(shift)
 
-    def moved(bound: Floats) -> Floats:
+    def moved(bound: Array) -> Array:
         width = np.log(bound / spread.mean)
         return np.asarray(np.sign(width) * half_width(width, share, scatter))
 

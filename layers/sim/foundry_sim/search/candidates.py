@@ -177,17 +177,19 @@ def memory_of(
     """The budget at the workload's length; None when one request of the longest length would not fit."""
     work = request.workload
 
-    def at(context: int, prompt: int) -> MemoryBudget:
-        return budget(
-            architecture, block.device, block.variant.precision, tp=layout.tp, pp=layout.pp, ep=layout.ep, dp=layout.dp,
-            limits=block.limits, context_tokens=context, prompt_tokens=prompt,
-        )  # fmt: skip
-
-    found = at(work.input_tokens + work.output_tokens, work.input_tokens)
+    found = budget_of(architecture, block, layout, work.input_tokens + work.output_tokens, work.input_tokens)
     if not found.fits:
         return None
     roomy = found.free_kv_bytes >= found.kv_bytes_per_token * longest
-    return found if roomy or at(longest, longest).fits else None
+    return found if roomy or budget_of(architecture, block, layout, longest, longest).fits else None
+
+
+def budget_of(architecture: Architecture, block: Block, layout: Layout, context: int, prompt: int = 0) -> MemoryBudget:
+    """Of one layout, when a sequence may reach ``context`` tokens, of which ``prompt`` come at once."""
+    return budget(
+        architecture, block.device, block.variant.precision, tp=layout.tp, pp=layout.pp, ep=layout.ep, dp=layout.dp,
+        limits=block.limits, context_tokens=context, prompt_tokens=prompt,
+    )  # fmt: skip
 
 
 def most_replicas(request: SimulationRequest, block: Block, layout: Layout) -> int:

@@ -7,11 +7,17 @@ import numpy as np
 
 from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.devices import device
-from foundry_sim.facts.memory import MemoryBudget, budget
 from foundry_sim.facts.parallel import layouts
-from foundry_sim.facts.weights import Layout
 from foundry_sim.search.assemble import plan
-from foundry_sim.search.candidates import Block, blocked_by, blocks, fitting, max_model_len, most_replicas
+from foundry_sim.search.candidates import (
+    Block,
+    blocked_by,
+    blocks,
+    budget_of,
+    fitting,
+    max_model_len,
+    most_replicas,
+)
 from foundry_sim.search.capacity import carried_rate
 from foundry_sim.search.judge import CONSTRAINTS, Judged, cautious, judge
 from foundry_sim.search.plans import (
@@ -119,31 +125,25 @@ def explain_memory(request: SimulationRequest, architecture: Architecture) -> di
     """The fields of a result when no configuration that is allowed holds the model and one request."""
     most = _most_replicas(request, architecture)
     if most:
-        return {
-            "headline": f"{request.replicas} replicas of {architecture.name} do not fit on this hardware",
-            "binding_constraint": "replicas",
-            "explanation": f"It holds at most {most}: ask for fewer replicas, or for as few as needed.",
-            "nearest": None,
-        }
+        return _no_plan(
+            f"{request.replicas} replicas of {architecture.name} do not fit on this hardware",
+            "replicas",
+            f"It holds at most {most}: ask for fewer replicas, or for as few as needed.",
+        )
+    hardware = suggestions(request, architecture)
     rules = _blocking(request, architecture)
     if rules:
-        return {
-            "headline": f"Every configuration of {architecture.name} that fits this hardware is blocked",
-            "binding_constraint": "blocked",
-            "explanation": f"Blocked before: {'; '.join(rules)}.",
-            "nearest": None,
-            "hardware": suggestions(request, architecture),
-        }
+        headline = f"Every configuration of {architecture.name} that fits this hardware is blocked"
+        return _no_plan(headline, "blocked", f"Blocked before: {'; '.join(rules)}.", hardware=hardware)
     reasons = [reason for block in blocks(request, architecture) if (reason := _shortage(request, architecture, block))]
     engines = ", ".join(request.engines)
     why = reasons[0] if reasons else f"none of {engines} runs this model on these devices"
-    return {
-        "headline": f"{architecture.name} does not fit on this hardware",
-        "binding_constraint": "memory",
-        "explanation": f"{why[0].upper()}{why[1:]}.",
-        "nearest": None,
-        "hardware": suggestions(request, architecture),
-    }
+    headline = f"{architecture.name} does not fit on this hardware"
+    return _no_plan(headline, "memory", f"{why[0].upper()}{why[1:]}.", hardware=hardware)
+
+
+def _no_plan(headline: str, binding: str, explanation: str, **more: Any) -> dict[str, Any]:
+    return {"headline": headline, "binding_constraint": binding, "explanation": explanation, "nearest": None, **more}
 
 
 def _most_replicas(request: SimulationRequest, architecture: Architecture) -> int:
@@ -162,16 +162,9 @@ def _blocking(request: SimulationRequest, architecture: Architecture) -> list[st
     for block in blocks(request, architecture):
         for layout in layouts(architecture, block.span, block.variant.precision, block.engine):
             rule = blocked_by(request.blocked, block, layout)
-            if rule and _budget(request, architecture, block, layout).fits:
+            if rule and budget_of(architecture, block, layout, max_model_len(request, architecture)).fits:
                 found[rule.reason or "without a reason"] = None
     return list(found)
-
-
-def _budget(request: SimulationRequest, architecture: Architecture, block: Block, layout: Layout) -> MemoryBudget:
-    return budget(
-        architecture, block.device, block.variant.precision, tp=layout.tp, pp=layout.pp, ep=layout.ep, dp=layout.dp,
-        limits=block.limits, context_tokens=max_model_len(request, architecture),
-    )  # fmt: skip
 
 
 def _shortage(request: SimulationRequest, architecture: Architecture, block: Block) -> str:
@@ -180,7 +173,7 @@ def _shortage(request: SimulationRequest, architecture: Architecture, block: Blo
     if not found:
         return f"{architecture.name} cannot be split over {block.group.name}'s devices"
     widest = max(found, key=lambda layout: layout.devices)
-    answer = _budget(request, architecture, block, widest)
+    answer = budget_of(architecture, block, widest, max_model_len(request, architecture))
     return f"on {block.group.name} with {widest.devices} devices, {answer.reason}"
 
 

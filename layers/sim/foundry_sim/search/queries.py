@@ -7,10 +7,9 @@ from pydantic import BaseModel, ConfigDict
 
 from foundry_sim.errors import SimulatorError
 from foundry_sim.facts.architecture import Architecture, resolve
-from foundry_sim.facts.memory import budget
 from foundry_sim.facts.parallel import layouts, replicas_that_fit
 from foundry_sim.search.assemble import launch_of
-from foundry_sim.search.candidates import Block, blocked_by, blocks, max_model_len
+from foundry_sim.search.candidates import Block, blocked_by, blocks, budget_of, max_model_len
 from foundry_sim.search.launch import benchmark_command, command
 from foundry_sim.search.plans import DeviceGroup, Plan, PlanMemory, SimulationRequest
 from foundry_sim.search.search import simulate
@@ -69,10 +68,8 @@ def _configuration(
     request: SimulationRequest, architecture: Architecture, block: Block, place: int
 ) -> NodeConfiguration:
     layout = layouts(architecture, block.span, block.variant.precision, block.engine)[place]
-    memory = budget(
-        architecture, block.device, block.variant.precision, tp=layout.tp, pp=layout.pp, ep=layout.ep, dp=layout.dp,
-        limits=block.limits, context_tokens=max_model_len(request, architecture),
-    )  # fmt: skip
+    longest = max_model_len(request, architecture)
+    memory = budget_of(architecture, block, layout, longest)
     rule = blocked_by(request.blocked, block, layout)
     return NodeConfiguration(
         device_group=block.group.name,
@@ -89,7 +86,7 @@ def _configuration(
         reason=memory.reason,
         max_concurrency=memory.max_concurrency,
         memory=PlanMemory(**{name: getattr(memory, name) for name in PlanMemory.model_fields}),
-        launch_command=command(launch_of(architecture, block, layout, max_model_len(request, architecture))),
+        launch_command=command(launch_of(architecture, block, layout, longest)),
         benchmark_command=_benchmark(request, architecture, memory.max_concurrency),
         blocked=(rule.reason or "blocked") if rule else None,
     )
