@@ -1,14 +1,15 @@
 """Configurations that failed: kept for the whole platform with their reason, and left out of what is proposed."""
 
+from collections.abc import Iterable
+
 from foundry_core.clock import now_ms
 from foundry_core.errors import Conflict, Invalid
 from foundry_core.ids import new_id
 from foundry_sim.facts import devices
-from foundry_sim.search.launch import ENGINES
 from foundry_sim.search.plans import BlockedConfiguration
 
 from functions.sim import store
-from functions.sim.errors import InvalidInput
+from functions.sim.names import refuse_unknown
 from functions.sim.platform_schemas import Blocked, BlockedCreate
 
 MAX_BLOCKED = 200
@@ -20,7 +21,9 @@ remove = store.delete_blocked
 def add(asked: BlockedCreate, user_id: str) -> Blocked:
     """Raises ``Invalid`` for names that would match nothing, ``Conflict`` when there are too many to look at in every
     search."""
-    asked = asked.model_copy(update={"device": _device(asked.device), "engine": _engine(asked.engine)})
+    device = _device(asked.device)
+    refuse_unknown([asked.engine] if asked.engine else [])
+    asked = asked.model_copy(update={"device": device, "engine": asked.engine or None})
     if len(every()) >= MAX_BLOCKED:
         raise Conflict(f"{MAX_BLOCKED} configurations are blocked already.", code="too_many_blocked",
                        next_action="Take some back: foundry blocked remove ID.")  # fmt: skip
@@ -38,14 +41,8 @@ def _device(name: str | None) -> str | None:
     return known.name if known else None
 
 
-def _engine(name: str | None) -> str | None:
-    if name and name not in ENGINES:
-        raise InvalidInput(f"Engine {name!r} is unknown; known: {', '.join(ENGINES)}.")
-    return name or None
-
-
-def rules(model: str) -> list[BlockedConfiguration]:
-    """What must not be proposed for the model of this name."""
+def rules(model: str, kept: Iterable[Blocked]) -> list[BlockedConfiguration]:
+    """What of the ``kept`` must not be proposed for the model of this name."""
     fields = set(BlockedConfiguration.model_fields)
-    kept = [blocked for blocked in every() if blocked.model in {None, model}]
-    return [BlockedConfiguration(**blocked.model_dump(include=fields)) for blocked in kept]
+    ours = [blocked for blocked in kept if blocked.model in {None, model}]
+    return [BlockedConfiguration(**blocked.model_dump(include=fields)) for blocked in ours]

@@ -1,11 +1,13 @@
-"""Model names of requests: a known name never becomes a path."""
+"""Names in requests: those of models, which never become a path, and of engines."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from foundry_sim.facts.architecture import ArchitectureError
 from foundry_sim.facts.architectures.catalogue import config_of
+from foundry_sim.search.launch import ENGINES
 
-from functions.sim.errors import ModelNotFound
+from functions.sim.errors import InvalidInput, ModelNotFound
 
 
 def known_config(name: str) -> dict[str, Any]:
@@ -22,3 +24,9 @@ def checked(row: dict[str, Any]) -> dict[str, Any]:
     if isinstance(row.get("model"), str):
         known_config(row["model"])
     return row
+
+
+def refuse_unknown(engines: Iterable[str]) -> None:
+    """``InvalidInput`` for an engine that the simulator does not know."""
+    for name in sorted(set(engines) - set(ENGINES)):
+        raise InvalidInput(f"Engine {name!r} is unknown; known: {', '.join(ENGINES)}.")

@@ -51,7 +51,7 @@ def _expiry() -> int:
 def compute(model: dict[str, Any], clusters: list[dict[str, Any]], day: str) -> None:
     """Find the choices of one model and keep them. A second time they are written again."""
     config, kind = {**model["config"], "_name_or_path": model["name"]}, _class_of(model)
-    rules = blocked.rules(model["name"])
+    rules = blocked.rules(model["name"], blocked.every())
     choices = sorted((_choice(config, kind, cluster, rules) for cluster in clusters), key=_price)
     found = DailyRecommendation(
         model_id=model["id"], model_name=model["name"], workload_class=kind,

@@ -13,7 +13,6 @@ from foundry_core.sizes import check_storable
 from foundry_sim.errors import SimulatorError
 from foundry_sim.facts import devices
 from foundry_sim.facts.architecture import Architecture, ArchitectureError, from_config
-from foundry_sim.search.launch import ENGINES
 from foundry_sim.search.plans import DeviceGroup as SimGroup
 from foundry_sim.search.plans import Plan, SimulationRequest, SimulationResult
 from foundry_sim.search.queries import NodeConfiguration, Recommendation, node_configurations, recommend
@@ -22,7 +21,7 @@ from pydantic import ValidationError
 
 from functions.sim import blocked, calibrations, store
 from functions.sim.errors import InvalidInput
-from functions.sim.names import known_config
+from functions.sim.names import known_config, refuse_unknown
 from functions.sim.schemas import (
     Device,
     DevicePage,
@@ -91,11 +90,9 @@ def resolved(request: SimulationCreate) -> SimulationRequest:
         raise Invalid("No device group has a known device and a ready node.", code="no_devices",
                       next_action="GET /devices lists the known ones.")  # fmt: skip
     plain = request.model_dump(exclude={"model", "device_groups", "blocked"})
-    unknown = sorted(set(request.engines) - set(ENGINES))
-    if unknown:
-        raise InvalidInput(f"Engine {unknown[0]!r} is unknown; known: {', '.join(ENGINES)}.")
+    refuse_unknown(request.engines)
     config, architecture = _model(request)
-    rules = [*request.blocked, *blocked.rules(config["_name_or_path"])]
+    rules = [*request.blocked, *blocked.rules(config["_name_or_path"], blocked.every())]
     try:
         found = SimulationRequest(model=config, device_groups=groups, blocked=rules, **plain)
         check(found, architecture)
@@ -152,11 +149,12 @@ def recommendations(asked: RecommendationsAsk) -> list[Recommendation]:
                       next_action="GET /devices lists the known ones.")  # fmt: skip
     for name in asked.models:
         known_config(name)
+    kept = blocked.every()
     try:
         return [
             found
             for name in asked.models
-            for found in recommend([name], groups, asked.workload_class, blocked=blocked.rules(name))
+            for found in recommend([name], groups, asked.workload_class, blocked=blocked.rules(name, kept))
         ]
     except SimulatorError as error:
         raise InvalidInput(str(error)) from error

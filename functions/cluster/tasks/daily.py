@@ -21,20 +21,21 @@ def list_clusters(context: TaskContext) -> Output:
     kept: list[dict[str, Any]] = []
     left_out: list[dict[str, str]] = []
     for cluster in found:
-        reason = _reason(cluster) or _no_room([*kept, _offered(cluster)])
+        offered = _offered(cluster)
+        reason = _reason(cluster, offered) or _no_room([*kept, offered])
         if reason:
             left_out.append({"name": cluster.name, "reason": reason})
         else:
-            kept.append(_offered(cluster))
+            kept.append(offered)
     if following:
         left_out.append({"name": "others", "reason": f"More than {len(found)} clusters are registered."})
     return {"clusters": kept, "left_out": left_out, "detail": f"{len(kept)} of {len(found)} clusters"}
 
 
-def _reason(cluster: Cluster) -> str | None:
+def _reason(cluster: Cluster, offered: dict[str, Any]) -> str | None:
     if cluster.status != ClusterStatus.READY:
         return f"It is {cluster.status}: what is known of its nodes may be out of date."
-    if not _offered(cluster)["device_groups"]:
+    if not offered["device_groups"]:
         return "It has no ready node with a device that Foundry knows."
     return None
 
