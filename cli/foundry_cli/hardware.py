@@ -103,6 +103,11 @@ def model_of(model: str) -> str | dict[str, Any]:
     return value
 
 
+def adapters_of(count: int, rank: int) -> dict[str, int] | None:
+    """LoRA adapters that are held at once; None for none."""
+    return {"adapters": count, "rank": rank} if count else None
+
+
 def blocked_configurations(texts: list[str]) -> list[dict[str, Any]]:
     """``engine=vllm,tp=4,reason=out of memory``: fields that all match; the reason is the rest of the text."""
     return [_blocked(text) for text in texts]

@@ -6,8 +6,8 @@ import typer
 
 from foundry_cli.context import AsJson
 from foundry_cli.errors import CliError
-from foundry_cli.hardware import device_groups, model_of, refuse_unknown, request_of
-from foundry_cli.output import console, show_json, show_table
+from foundry_cli.hardware import adapters_of, device_groups, model_of, refuse_unknown, request_of
+from foundry_cli.output import console, sentence, show_json, show_table
 from foundry_cli.simulation import command_lines
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ def layouts(
             "model": model_of(model), "device_groups": device_groups(devices), "engines": engine or ["vllm"],
             "workload": _WORKLOAD, "max_model_len": max_model_len,
             "quantisation": "allowed" if quantised else "as_shipped",
-            "lora": {"adapters": lora, "rank": lora_rank} if lora else None,
+            "lora": adapters_of(lora, lora_rank),
         })  # fmt: skip
         found = node_configurations(request)
     except SimulatorError as error:
-        raise CliError(f"{str(error)[0].upper()}{str(error)[1:]}.", "foundry sim layouts --help") from None
+        raise CliError(sentence(error), "foundry sim layouts --help") from None
     if as_json:
         return show_json([item.model_dump(mode="json") for item in found])
     show_table(_COLUMNS, (_row(item) for item in found), "No layout divides the model on these nodes.")

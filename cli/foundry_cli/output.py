@@ -70,3 +70,9 @@ def count(value: float | None) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g} {unit}"
     return f"{value:.3g}"
+
+
+def sentence(error: Exception) -> str:
+    """What the simulator says of a mistake, as a sentence of its own."""
+    text = str(error)
+    return f"{text[0].upper()}{text[1:]}."

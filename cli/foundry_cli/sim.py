@@ -10,6 +10,7 @@ import typer
 from foundry_cli.catalogue import devices, models
 from foundry_cli.groups import command_group
 from foundry_cli.layouts import layouts
+from foundry_cli.output import sentence
 
 if TYPE_CHECKING:
     from foundry_sim.calibration import Calibration
@@ -78,7 +79,7 @@ def calibrate(
         if revert is not None:
             known = known.revert(revert)
     except ConfigurationError as error:
-        _fail(f"{str(error)[0].upper()}{str(error)[1:]}.")
+        _fail(sentence(error))
     if points or revert is not None:
         partial = calibration.with_name(f"{calibration.name}.partial")
         partial.write_text(known.to_json() + "\n", encoding="utf-8")

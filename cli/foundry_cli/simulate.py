@@ -9,7 +9,16 @@ import typer
 
 from foundry_cli.context import AsJson, Project
 from foundry_cli.errors import CliError
-from foundry_cli.hardware import EXAMPLE, blocked_configurations, device_groups, model_of, refuse_unknown, request_of
+from foundry_cli.hardware import (
+    EXAMPLE,
+    adapters_of,
+    blocked_configurations,
+    device_groups,
+    model_of,
+    refuse_unknown,
+    request_of,
+)
+from foundry_cli.output import sentence
 from foundry_cli.sim import read_calibration
 
 if TYPE_CHECKING:
@@ -110,7 +119,7 @@ def simulate(
         "max_plans": top,
         "replicas": replicas,
         "max_model_len": max_model_len,
-        "lora": {"adapters": lora, "rank": lora_rank} if lora else None,
+        "lora": adapters_of(lora, lora_rank),
         "blocked": blocked_configurations(block or []),
         **({"engines": engine} if engine else {}),
     }
@@ -147,7 +156,7 @@ def _shape(workload: str | None, asked: dict[str, Any], levels: dict[str, Any]) 
         try:
             kind = workload_class(workload)
         except SimulatorError as error:
-            raise CliError(f"{str(error)[0].upper()}{str(error)[1:]}.") from None
+            raise CliError(sentence(error)) from None
         base = {name: getattr(kind, name) for name in base}
         limits = {name: getattr(kind, name) for name in ("ttft_ms", "tokens_per_second", "e2e_ms")}
         limits["statistic"] = "p95"
@@ -167,7 +176,7 @@ def _offline(request: "SimulationRequest", as_json: bool) -> None:
     try:
         result = search(request)
     except SimulatorError as error:
-        raise CliError(f"{str(error)[0].upper()}{str(error)[1:]}.", "foundry simulate --help") from None
+        raise CliError(sentence(error), "foundry simulate --help") from None
     from foundry_cli.output import show_json
     from foundry_cli.simulation import show_result
 
