@@ -14,7 +14,7 @@ from gateway.capture import Captures
 from gateway.core.cache import ResponseCache
 from gateway.core.cache_stage import CacheStage
 from gateway.core.exchange import Exchange
-from gateway.core.problems import Rejected
+from gateway.core.problems import closed
 from gateway.core.snapshot import Endpoint
 from gateway.core.stage import Stage, StageMaker
 from gateway.core.wire import Direction, Guardrail
@@ -122,7 +122,7 @@ class _Closed(Stage):
         self._reason = reason
 
     async def request(self) -> bool:
-        raise Rejected("endpoint_closed", f"The endpoint is closed until this is corrected: {self._reason}.")
+        raise closed(self._reason)
 
 
 def _fingerprint(endpoint: Endpoint) -> bytes:

@@ -83,11 +83,8 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.series: dict[tuple[str, int, str], Series] = {}
-        self._labels: tuple[str, int, str] = (
-            "",
-            0,
-            "",
-        )  # of the last row: most are like the one before
+        # Of the last row: most are like the one before.
+        self._labels: tuple[str, int, str] = ("", 0, "")
         self._last = Series()
 
     def add(self, rows: list[Row]) -> None:

@@ -14,7 +14,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.lease import MOST, Amounts, Plan, Scope, part
 from gateway.core.limit import LeaseBook
 from gateway.core.multipart import is_form
-from gateway.core.problems import Rejected, is_error
+from gateway.core.problems import Rejected, closed, is_error
 from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound, refuse_beyond, refuse_for_now
 from gateway.core.retry import FAILURE_STATUS, may_retry
 from gateway.core.shapes import Row
@@ -177,7 +177,7 @@ class Policy:
         key = exchange.key = find_key(snapshot, before.digest, now_ms, address)
         endpoint, exchange.plan = self._admission(key, call.model)
         if endpoint.problem:
-            raise Rejected("endpoint_closed", f"The endpoint is closed until this is corrected: {endpoint.problem}.")
+            raise closed(endpoint.problem)
         exchange.endpoint = exchange.answered_by = endpoint
         exchange.routed_s = 0.0  # what was waited for is no deployment's latency, and not part of its time
 

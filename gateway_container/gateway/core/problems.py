@@ -105,3 +105,8 @@ class Rejected(Exception):
     def _anthropic(self) -> dict[str, Any]:
         kind = ANTHROPIC_TYPES.get(self.status, "api_error")
         return {"type": "error", "error": {"type": kind, "message": self.message, "code": self.code}}
+
+
+def closed(reason: str) -> Rejected:
+    """Why an endpoint that cannot be used as it is configured answers nothing."""
+    return Rejected("endpoint_closed", f"The endpoint is closed until this is corrected: {reason}.")
