@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 
 from foundry_core.clock import now_ms
-from foundry_core.errors import Conflict, Invalid
+from foundry_core.errors import Conflict
 from foundry_core.ids import new_id
-from foundry_sim.facts import devices
 from foundry_sim.search.plans import BlockedConfiguration
 
 from functions.sim import store
-from functions.sim.names import refuse_unknown
+from functions.sim.names import known_device, refuse_unknown
 from functions.sim.platform_schemas import Blocked, BlockedCreate
 
 MAX_BLOCKED = 200
@@ -21,7 +20,7 @@ remove = store.delete_blocked
 def add(asked: BlockedCreate, user_id: str) -> Blocked:
     """Raises ``Invalid`` for names that would match nothing, ``Conflict`` when there are too many to look at in every
     search."""
-    device = _device(asked.device)
+    device = known_device(asked.device).name if asked.device else None  # the name that plans use
     refuse_unknown([asked.engine] if asked.engine else [])
     asked = asked.model_copy(update={"device": device, "engine": asked.engine or None})
     if len(every()) >= MAX_BLOCKED:
@@ -30,15 +29,6 @@ def add(asked: BlockedCreate, user_id: str) -> Blocked:
     return store.insert_blocked(
         Blocked(**asked.model_dump(), id=new_id("blk"), created_by=user_id, created_at_ms=now_ms())
     )
-
-
-def _device(name: str | None) -> str | None:
-    """The name that plans use."""
-    known = devices.find(name) if name else None
-    if name and not known:
-        raise Invalid(f"Device {name!r} is unknown.", code="unknown_device",
-                      next_action="GET /devices lists the known ones.")  # fmt: skip
-    return known.name if known else None
 
 
 def rules(model: str, kept: Iterable[Blocked]) -> list[BlockedConfiguration]:

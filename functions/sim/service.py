@@ -13,7 +13,6 @@ from foundry_core.sizes import check_storable
 from foundry_sim.errors import SimulatorError
 from foundry_sim.facts import devices
 from foundry_sim.facts.architecture import Architecture, ArchitectureError, from_config
-from foundry_sim.search.plans import DeviceGroup as SimGroup
 from foundry_sim.search.plans import Plan, SimulationRequest, SimulationResult
 from foundry_sim.search.queries import NodeConfiguration, Recommendation, node_configurations, recommend
 from foundry_sim.search.search import check, simulate
@@ -21,7 +20,7 @@ from pydantic import ValidationError
 
 from functions.sim import blocked, calibrations, store
 from functions.sim.errors import InvalidInput
-from functions.sim.names import known_config, refuse_unknown
+from functions.sim.names import known_config, refuse_unknown, usable_groups
 from functions.sim.schemas import (
     Device,
     DevicePage,
@@ -85,10 +84,7 @@ def resolved_for(simulation: Simulation) -> SimulationRequest:
 
 def resolved(request: SimulationCreate) -> SimulationRequest:
     """The request as the simulator takes it: names looked up, groups that cannot be planned for left out."""
-    groups = [_group(group) for group in request.device_groups if group.device and group.nodes]
-    if not groups:
-        raise Invalid("No device group has a known device and a ready node.", code="no_devices",
-                      next_action="GET /devices lists the known ones.")  # fmt: skip
+    groups = usable_groups(request.device_groups)
     plain = request.model_dump(exclude={"model", "device_groups", "blocked"})
     refuse_unknown(request.engines)
     config, architecture = _model(request)
@@ -103,13 +99,6 @@ def resolved(request: SimulationCreate) -> SimulationRequest:
     except SimulatorError as error:
         raise InvalidInput(str(error)) from error
     return found
-
-
-def _group(group: Any) -> SimGroup:
-    if devices.find(group.device) is None:
-        raise Invalid(f"Device {group.device!r} of group {group.name} is unknown.", code="unknown_device",
-                      next_action="GET /devices lists the known ones.")  # fmt: skip
-    return SimGroup(**group.model_dump())
 
 
 def _model(request: SimulationCreate) -> tuple[dict[str, Any], Architecture]:
@@ -143,10 +132,7 @@ def layouts(request: SimulationCreate) -> list[NodeConfiguration]:
 
 def recommendations(asked: RecommendationsAsk) -> list[Recommendation]:
     """For each model the cheapest group; one that none can serve says so in its own item."""
-    groups = [_group(group) for group in asked.device_groups if group.device and group.nodes]
-    if not groups:
-        raise Invalid("No device group has a known device and a ready node.", code="no_devices",
-                      next_action="GET /devices lists the known ones.")  # fmt: skip
+    groups = usable_groups(asked.device_groups)
     for name in asked.models:
         known_config(name)
     kept = blocked.every()
