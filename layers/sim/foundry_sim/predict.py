@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from foundry_sim.errors import SimulatorError
 from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.devices import Device
+from foundry_sim.facts.engines import engine_name
 from foundry_sim.facts.memory import MemoryBudget
 from foundry_sim.facts.precision import Precision
 from foundry_sim.facts.versions import days as calendar_days
@@ -25,7 +26,7 @@ from foundry_sim.outcome import Outcome, Spreads, outcome
 from foundry_sim.physics.steady import KINDS, Traffic, steady
 from foundry_sim.physics.step import Shape
 from foundry_sim.physics.terms import Array, Terms, stack, terms
-from foundry_sim.requests import Case, Id, Load, PredictionRequest, case, engine_name
+from foundry_sim.requests import Case, Id, Load, PredictionRequest, case
 
 __all__ = [
     "ArrayPrediction",
@@ -142,9 +143,14 @@ def _prediction(rows: Frame, answer: Outcome, i: int, method: Method) -> Predict
         per_gpu=rate / (c.tp * c.pp * c.dp),
         max_concurrency=min(memory.free_kv_bytes // max(memory.kv_bytes_per_sequence, 1), max_sequences(c)) * c.dp,
         memory=memory,
-        in_domain=memory.fits and bool(answer.in_domain[i]),
+        in_domain=memory.fits and bool(answer.in_domain[i]) and _within_context(c),
         method=method,
     )
+
+
+def _within_context(c: Case) -> bool:
+    """Beyond the model's own context: positions can be stretched (RoPE scaling), and were where this was measured."""
+    return c.request.isl + c.request.osl <= c.architecture.max_position
 
 
 def _spread(s: Spreads, i: int) -> Spread:

@@ -10,20 +10,15 @@ from typing import Any, Literal
 from foundry_sim.errors import ConfigurationError
 from foundry_sim.facts.architecture import Architecture, resolve
 from foundry_sim.facts.devices import Device, device
+from foundry_sim.facts.engines import engine_name
+from foundry_sim.facts.parallel import refuse_split
 from foundry_sim.facts.precision import Precision, canonical
+from foundry_sim.facts.weights import Layout
 
 Kind = Literal["closed", "open", "offline", "static"]
 Id = str | int | float | None  # any JSON scalar
 _ID_LENGTH_MAX = 1000
 _LARGEST = {"tp": 512, "pp": 64, "ep": 512, "dp": 512}
-_ENGINES = {
-    "tensorrt-llm": "trtllm",
-    "tensorrt_llm": "trtllm",
-    "trt-llm": "trtllm",
-    "trt": "trtllm",
-    "sgl": "sglang",
-    "mori-sglang": "sglang",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +121,15 @@ def case(request: PredictionRequest) -> Case:
     if engine == "trtllm" and target.vendor != "nvidia":
         raise ConfigurationError(f"trtllm runs on NVIDIA devices only, not on {target.name}; use vllm or sglang")
     tp, dp, ep = _parallel(request, architecture, target)
-    ep = ep if (tp * dp) % ep == 0 else 1
+    refuse_split(architecture, engine, Layout(tp, request.pp, ep, dp))
     precision = resolve_precision(architecture, target, engine, request.precision)
     return Case(request, architecture, target, precision, engine, tp, request.pp, ep, dp)
 
 
-def engine_name(name: str) -> str:
-    key = name.strip().lower()[:40]
-    return _ENGINES.get(key, key)
-
-
 def _parallel(request: PredictionRequest, a: Architecture, target: Device) -> tuple[int, int, int]:
-    """(tp, dp, ep); only runs of mixtures of experts are written down in more than one way."""
+    """(tp, dp, ep); only runs of mixtures of experts have experts to place, and are written down in several ways."""
     asked = request.tp, request.dp, request.ep
-    return undouble(*asked, target) if a.is_moe else asked
+    return undouble(*asked, target) if a.is_moe else (request.tp, request.dp, 1)
 
 
 def undouble(tp: int, dp: int, ep: int, target: Device) -> tuple[int, int, int]:

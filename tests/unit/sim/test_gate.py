@@ -45,6 +45,14 @@ def test_predictions_are_those_of_the_snapshot(method: str) -> None:
         assert found == pytest.approx(row[method], rel=2e-3), row["request"]
 
 
+def test_what_was_measured_is_never_refused(data: Dataset) -> None:
+    """Loading resolves every row; some were longer than the model's own context."""
+    cases = data.frame.cases
+    long = [c.request for c in cases if c.request.isl + c.request.osl > c.architecture.max_position]
+    assert len(long) > 100
+    assert all(answer.error is None and not answer.in_domain for answer in predict(long))
+
+
 @pytest.mark.parametrize("split", heldout.SPLITS)
 def test_held_out_errors_stay_below_their_ceilings(split: str, data: Dataset, found: dict[str, LeftOut]) -> None:
     errors, widths = found[split].errors, found[split].widths

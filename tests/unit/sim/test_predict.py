@@ -14,6 +14,7 @@ from foundry_cli.sim import sim_app
 from foundry_sim.errors import SimulatorError
 from foundry_sim.facts.architecture import resolve
 from foundry_sim.facts.devices import device
+from foundry_sim.facts.engines import engine_name
 from foundry_sim.facts.precision import Precision
 from foundry_sim.predict import Load, PredictionRequest, predict, predict_arrays
 from foundry_sim.predict_io import predict_lines
@@ -106,6 +107,11 @@ def test_every_kind_of_device_and_load_is_covered(name: str, kind: dict[str, Any
         ({"precision": {"colour": "red"}}, "colour"),
         ({"engine": 5}, "engine"),
         ({"engine": "trtllm", "device": "mi300x"}, "NVIDIA"),
+        ({"engine": "vlm"}, "known are vllm"),
+        ({"tp": 3}, "64 attention heads"),
+        ({"pp": 64, "model": "meta-llama/Llama-3.1-8B"}, "32 layers"),
+        ({"model": "deepseek-ai/DeepSeek-R1", "tp": 8, "ep": 3}, "ep=3 does not divide"),
+        ({"model": "Qwen/Qwen3-30B-A3B", "tp": 16, "dp": 16, "ep": 256}, "128 experts"),
     ],
 )
 def test_a_wrong_field_is_named(changes: dict[str, Any], word: str) -> None:
@@ -184,6 +190,43 @@ def test_parallel_sizes_that_sources_count_twice_are_undone() -> None:
 )
 def test_parallel_sizes_that_can_be_meant_are_taken_as_written(name: str, written: tuple[int, int, int]) -> None:
     assert undouble(*written, device(name)) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("TensorRT-LLM (PyTorch backend)", "trtllm"), ("dynamo-sglang", "sglang"), ("sgl", "sglang"), ("vLLM 0.8", "vllm"),
+     ("Deepspeed-MII", "deepspeed-mii"), ("TGIS (IBM)", "tgi")],
+)  # fmt: skip
+def test_engines_go_by_many_names(written: str, meant: str) -> None:
+    assert engine_name(written) == meant
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "Qwen/Qwen2.5-7B-Instruct", "tp": 8, "engine": "deepspeed"},
+        {"model": "deepseek-ai/DeepSeek-R1", "tp": 36, "device": "gb200", "engine": "trtllm"},
+        {"model": "deepseek-ai/DeepSeek-R1", "tp": 12, "ep": 12, "device": "gb200", "engine": "trtllm"},
+        {"ep": 4},
+    ],
+)
+def test_unusual_splits_that_ran_or_mean_nothing_are_answered(changes: dict[str, Any]) -> None:
+    assert one(**changes).error is None
+
+
+@pytest.mark.parametrize("method", ["regressor", "heuristic"])
+@pytest.mark.parametrize(
+    ("changes", "measured"),
+    [({}, True), ({"device": "b300_sxm"}, False), ({"model": "Qwen/Qwen2.5-7B-Instruct"}, False)],
+)
+def test_both_methods_say_alike_what_was_measured(method: Any, changes: dict[str, Any], measured: bool) -> None:
+    assert predict([parse(ROW | changes)], method)[0].in_domain == measured
+
+
+def test_lengths_beyond_the_context_are_answered_outside_the_domain() -> None:
+    within, beyond = one(isl=100_000), one(isl=200_000)
+    assert within.error is beyond.error is None
+    assert within.in_domain and beyond.fits and not beyond.in_domain
 
 
 def test_a_dense_model_is_split_as_written() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from foundry_sim.errors import ConfigurationError
 from foundry_sim.facts.architecture import Architecture, Layer
 from foundry_sim.facts.devices import Device
 from foundry_sim.facts.precision import Precision
@@ -12,6 +13,7 @@ from foundry_sim.facts.weights import Layout
 _DEGREES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 72)
 _PIPELINES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 _FP8_BLOCK = 128
+_EVEN_HEADS = ("vllm", "sglang", "trtllm")  # DeepSpeed ran 28 heads on 8 devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,18 @@ def _layer_divides(layer: Layer, tp: int) -> bool:
     replicable = mixer.kind == "mla" or not mixer.kv_heads or mixer.kv_heads % tp == 0 or tp % mixer.kv_heads == 0
     width = mlp.intermediate if mlp.kind == "dense" else mlp.shared_intermediate
     return replicable and (not width or width % tp == 0)
+
+
+def refuse_split(architecture: Architecture, engine: str, layout: Layout) -> None:
+    """ConfigurationError for a split that no engine starts. Milder than `layouts`, which proposes: experts may be
+    spread unevenly, and runs of a mixture of experts on many devices often do not say that attention is copied."""
+    tp, ep, heads, name = layout.tp, layout.ep, architecture.heads, architecture.name
+    if ep > max(architecture.experts, 1):
+        raise ConfigurationError(f"ep={ep} exceeds the {architecture.experts} experts of {name}")
+    copied = architecture.is_moe and (ep > 1 or tp > 8)
+    if engine in _EVEN_HEADS and heads % tp and not copied:
+        possible = ", ".join(str(n) for n in _DEGREES if heads % n == 0)
+        raise ConfigurationError(f"tp={tp} does not divide the {heads} attention heads of {name}; use {possible}")
 
 
 def experts_split(architecture: Architecture, precision: Precision, shards: int) -> bool:

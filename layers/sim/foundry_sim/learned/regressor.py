@@ -54,13 +54,13 @@ class Regressor:
 
 
 def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, method: str) -> Correction:
-    """Factors and widths for every row; the heuristic method corrects nothing."""
-    one = np.ones_like(s.tpot_s)
-    learned = load() if method == "regressor" else None
+    """Factors and widths for every row; the heuristic method corrects nothing. Both say alike what was measured."""
+    one, learned = np.ones_like(s.tpot_s), load()
     if learned is None:
-        token, first, rate = (one * HEURISTIC_WIDTH[head] for head in HEADS)
-        return Correction(one, one, one, first, token, rate, in_domain=one > 0)
+        return _uncorrected(one, in_domain=one < 0)
     novelty = np.broadcast_to(novelty_of(learned, t, known), one.shape)
+    if method == "heuristic":
+        return _uncorrected(one, in_domain=novelty == 0)
     places = coordinates(t, shape, x, s, known)
     smooth, distance = _smooth(learned, places)
     columns = with_distance(matrix(t, shape, x, s, known), distance)
@@ -83,6 +83,11 @@ def correction(t: Terms, shape: Shape, x: Traffic, s: Steady, known: Context, me
         in_domain=novelty == 0,
         **_tail(learned.heads["ttft"], places, x, lean(sizes["ttft"])),
     )
+
+
+def _uncorrected(one: Array, in_domain: NDArray[np.bool_]) -> Correction:
+    first, token, rate = (one * HEURISTIC_WIDTH[head] for head in ("ttft", "tpot", "rate"))
+    return Correction(one, one, one, first, token, rate, in_domain)
 
 
 def _trees(learned: Regressor, heads: Sequence[str], columns: NDArray[np.float32]) -> dict[tuple[str, str], Array]:
