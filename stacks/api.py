@@ -19,7 +19,7 @@ from stacks.constructs.function import DomainFunction
 from stacks.constructs.stack import FoundryStack
 from stacks.data import DataStack
 from stacks.identity import IdentityStack
-from stacks.metrics import CAPTURES_PREFIX, METERING_PREFIX, MetricsStack
+from stacks.metrics import CAPTURES_PREFIX, FILES_PREFIX, METERING_PREFIX, MetricsStack
 from stacks.workflows import WorkflowsStack
 
 LAYERS_OF = {
@@ -78,6 +78,8 @@ class ApiStack(FoundryStack):
         app.set("METERING_BUCKET", metrics.bucket.bucket_name)
         for prefix in (METERING_PREFIX, CAPTURES_PREFIX):  # presigned for gateways
             app.allow_objects(("s3:PutObject",), metrics.bucket_name, prefix)
+        files = ("s3:PutObject", "s3:GetObject", "s3:DeleteObject")  # the first two presigned for gateways
+        app.allow_objects(files, metrics.bucket_name, FILES_PREFIX)
         self.functions["metrics"].set("CLICKHOUSE_DSN", self.config.clickhouse_dsn)
 
     def _http_api(self) -> http.HttpApi:

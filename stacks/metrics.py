@@ -15,8 +15,10 @@ from stacks.events import EventsStack
 
 METERING_PREFIX = "metering/"
 CAPTURES_PREFIX = "captures/"
+FILES_PREFIX = "files/"  # of clients, and what batches answer
 QUARANTINE_PREFIX = "quarantine/"  # what the loader could not use
 _CAPTURES_KEPT_DAYS = 30
+_FILES_KEPT_DAYS = 32  # longer than their records (functions/app/services/files.py)
 _KEPT_DAYS = 400  # a year of raw batches, and time to notice
 
 
@@ -55,6 +57,7 @@ class MetricsStack(FoundryStack):
                     abort_incomplete_multipart_upload_after=cdk.Duration.days(2),
                 ),
                 s3.LifecycleRule(expiration=cdk.Duration.days(_CAPTURES_KEPT_DAYS), prefix=CAPTURES_PREFIX),
+                s3.LifecycleRule(expiration=cdk.Duration.days(_FILES_KEPT_DAYS), prefix=FILES_PREFIX),
             ],
         )  # fmt: skip
         accept(bucket, "S1", "Batches are written with presigned URLs that the app domain logs.")

@@ -12,7 +12,7 @@ ROUTES: dict[str, tuple[str, ...]] = {
 }
 LEAVES = frozenset({"/me"})  # nothing below these
 GATEWAY = "/gateway/{proxy+}"  # gateways carry their own token; the app domain checks it
-GATEWAY_METHODS = ("GET", "POST")
+GATEWAY_METHODS = ("GET", "POST", "DELETE")
 
 
 def paths(domain: str) -> list[str]:

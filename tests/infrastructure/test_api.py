@@ -61,7 +61,7 @@ def test_every_operation_reaches_its_domain(stacks: Any, domain: str, method: st
 def test_only_gateways_get_in_without_a_token_of_the_pool(stacks: Any) -> None:
     routes = stacks.all("AWS::ApiGatewayV2::Route")
     open_ = {r.properties["RouteKey"] for r in routes if r.properties["AuthorizationType"] != "JWT"}
-    assert open_ == {"GET /gateway/{proxy+}", "POST /gateway/{proxy+}"}
+    assert open_ == {f"{method} /gateway/{{proxy+}}" for method in ("GET", "POST", "DELETE")}
     assert all("AuthorizerId" in r.properties for r in routes if r.properties["RouteKey"] not in open_)
 
 
@@ -86,7 +86,7 @@ def test_stage_throttles_and_logs(stacks: Any) -> None:
     assert stage.properties["StageName"] == "$default" and stage.properties["AutoDeploy"] is True
     assert stage.properties["DefaultRouteSettings"] == {"ThrottlingBurstLimit": 400, "ThrottlingRateLimit": 200}
     gateways = {"ThrottlingBurstLimit": 150, "ThrottlingRateLimit": 75}
-    open_ = {"GET /gateway/{proxy+}": gateways, "POST /gateway/{proxy+}": gateways}
+    open_ = {f"{method} /gateway/{{proxy+}}": gateways for method in ("GET", "POST", "DELETE")}
     assert stage.properties["RouteSettings"] == open_
     before = stacks.templates["api"]["Resources"][stage.id]["DependsOn"]  # settings of a route need the route
     assert open_.keys() <= {stacks.target("api", {"Ref": id_}).properties.get("RouteKey") for id_ in before}

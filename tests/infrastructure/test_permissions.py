@@ -19,6 +19,7 @@ TABLES = {
 POOL = "<foundry-test-people>"
 BUCKET = "arn:<AWS::Partition>:s3:::foundry-test-metering-<AWS::AccountId>-<AWS::Region>"
 BATCHES, QUARANTINE, CAPTURES = f"{BUCKET}/metering/*", f"{BUCKET}/quarantine/*", f"{BUCKET}/captures/*"
+FILES = f"{BUCKET}/files/*"
 KEY = "<Key961B73FD>"
 FLOWS = (
     "delete-deployment", "deploy-model", "register-cluster", "sleep-deployment", "wake-deployment", "simulate",
@@ -32,6 +33,7 @@ OTHER = {
         )),
         *(("states:StartExecution", f"<foundry-test-{flow}>") for flow in FLOWS),
         ("s3:PutObject", BATCHES), ("s3:PutObject", CAPTURES),
+        ("s3:PutObject", FILES), ("s3:GetObject", FILES), ("s3:DeleteObject", FILES),
         ("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY),
     },
     "cluster-api": {
@@ -60,6 +62,7 @@ WILDCARDS = {
     BATCHES: "gateways name the batches",
     QUARANTINE: "named after the batches",
     CAPTURES: "gateways name the batches",
+    FILES: "named by the ids of projects and files",
 }
 
 

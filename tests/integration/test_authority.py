@@ -106,7 +106,12 @@ TABLE: dict[tuple[str, str], str] = {
     ("POST", "/runs/{run_id}/retry"): BUILDERS,
 }
 # A gateway's own token opens these; a person's token does not.
-GATEWAY_ROUTES = {("GET", "/gateway/config"), ("POST", "/gateway/leases"), ("POST", "/gateway/uploads")}
+FILES = "/gateway/projects/{project_id}/files"
+GATEWAY_ROUTES = {
+    ("GET", "/gateway/config"), ("POST", "/gateway/leases"), ("POST", "/gateway/uploads"),
+    ("GET", FILES), ("POST", FILES), ("GET", f"{FILES}/{{file_id}}"), ("DELETE", f"{FILES}/{{file_id}}"),
+    ("POST", f"{FILES}/{{file_id}}/arrived"), ("GET", f"{FILES}/{{file_id}}/content"),
+}  # fmt: skip
 
 
 def operations() -> set[tuple[str, str]]:

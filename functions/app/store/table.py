@@ -10,6 +10,7 @@
 | ``NAME#<scope>#<name>`` | ``NAME`` | the claim on a name |
 | ``DEPLOYMENT#<id>`` | ``ENDPOINT`` | which endpoint a deployment answers for |
 | ``GATEWAYS`` | ``GATEWAY#<id>`` | registered gateways; ``TOKEN#<sha256>``/``TOKEN`` finds one by its token |
+| ``FILES#<project id>#READY`` | ``<file id>`` | files; ``…#PENDING`` those whose bytes have not come yet |
 | ``BUDGET#<scope>#<kind>`` | ``TOTAL`` or ``WINDOW#<ms>`` | a counter with its open leases |
 """  # noqa: E501
 
@@ -87,6 +88,12 @@ class TokenItem(AppTable, discriminator="gateway_token"):
 class BudgetItem(AppTable, discriminator="budget"):
     committed = NumberAttribute()
     leases = JSONAttribute()
+
+
+class FileItem(AppTable, discriminator="file"):
+    folder = UnicodeAttribute()
+    parts = JSONAttribute()
+    data = JSONAttribute()
 
 
 class AppOutbox(OutboxFields, AppTable, discriminator="outbox"):

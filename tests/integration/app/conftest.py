@@ -35,6 +35,7 @@ def gateway(call: Call) -> Callable[..., Any]:
     def as_gateway(method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
         return call(method, path, body, None, {"authorization": f"Bearer {token}", **(headers or {})})
 
+    as_gateway.bearer = f"Bearer {token}"  # type: ignore[attr-defined]
     return as_gateway
 
 
@@ -44,6 +45,15 @@ def outbox(aws_tables: None) -> Callable[[], list[dict[str, Any]]]:
     from functions.app.store.table import AppOutbox
 
     return lambda: [item.event for item in AppOutbox.scan()]
+
+
+@pytest.fixture
+def bucket(aws_tables: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    aws.client("s3").create_bucket(Bucket="foundry-test-metering")
+    monkeypatch.setenv("METERING_BUCKET", "foundry-test-metering")
+    settings.cache_clear()
+    yield "foundry-test-metering"
+    settings.cache_clear()
 
 
 @pytest.fixture(autouse=True)

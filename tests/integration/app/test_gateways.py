@@ -2,7 +2,7 @@
 
 import gzip
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,7 +11,6 @@ import pytest
 from foundry_core import aws
 from foundry_core.clock import fixed
 from foundry_core.errors import TransientError
-from foundry_core.settings import settings
 
 Call = Callable[..., Any]
 NOW_MS = 1_800_000_000_000  # the start of a minute
@@ -205,15 +204,6 @@ def test_too_many_leases_at_once(gateway: Call) -> None:
     gateway("POST", "/gateway/leases", {"gateway_id": "pod-1", "requests": [sound] * 101}).problem(
         422, "invalid_request"
     )
-
-
-@pytest.fixture
-def bucket(aws_tables: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    aws.client("s3").create_bucket(Bucket="foundry-test-metering")
-    monkeypatch.setenv("METERING_BUCKET", "foundry-test-metering")
-    settings.cache_clear()
-    yield "foundry-test-metering"
-    settings.cache_clear()
 
 
 def test_an_upload_goes_where_the_gateway_may_write_and_nowhere_else(call: Call, gateway: Call, bucket: str) -> None:

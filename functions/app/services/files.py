@@ -1,0 +1,67 @@
+"""Files for batches: records here, bytes in object storage, which gateways reach by presigned URLs."""
+
+from foundry_core.clock import now_ms
+from foundry_core.ids import new_id
+
+from functions.app import uploads
+from functions.app.openai_wire import Deleted, File, FileContent, FileOrder, Listing, NewFile
+from functions.app.services import keys
+from functions.app.store import files as store
+from functions.app.store.files import StoredFile
+
+KEPT_S = 30 * 24 * 3600  # the bucket keeps the bytes a little longer (stacks/metrics.py)
+CONTENT_TYPE = "application/jsonl"
+_INPUT = "input.jsonl"
+
+
+def folder_of(project_id: str, subject_id: str) -> str:
+    """Where the bytes of a file or a batch are; nothing of another project is below it."""
+    return f"files/{project_id}/{subject_id}"
+
+
+def order(project_id: str, request: FileOrder) -> NewFile:
+    """A new file whose bytes are still to come. ``NotFound`` when the key is gone."""
+    keys.get(project_id, request.key_id)
+    file = _new(request.filename, request.bytes)
+    stored = StoredFile(project_id, file, folder_of(project_id, file.id), (_INPUT,), pending=True)
+    store.insert(stored)
+    return NewFile(file=file, upload=uploads.presign(stored.keys[0], request.bytes, CONTENT_TYPE))
+
+
+def _new(filename: str, size_bytes: int) -> File:
+    created_at = now_ms() // 1000
+    return File(
+        id=new_id("file"), bytes=size_bytes, created_at=created_at, expires_at=created_at + KEPT_S, filename=filename,
+        purpose="batch",
+    )  # fmt: skip
+
+
+def arrived(project_id: str, file_id: str) -> File:
+    return store.arrived(project_id, file_id).file
+
+
+def get(project_id: str, file_id: str) -> File:
+    return store.load(project_id, file_id).file
+
+
+def page_of(project_id: str, limit: int, after: str | None, oldest_first: bool) -> Listing[File]:
+    stored, more = store.page_of(project_id, limit, after, oldest_first)
+    return listing([one.file for one in stored], more)
+
+
+def listing(data: list[File], more: bool) -> Listing[File]:
+    ids = [one.id for one in data]
+    return Listing(data=data, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=more)
+
+
+def content(project_id: str, file_id: str) -> FileContent:
+    stored = store.load(project_id, file_id)
+    return FileContent(file=stored.file, urls=[uploads.presign_get(key) for key in stored.keys])
+
+
+def delete(project_id: str, file_id: str) -> Deleted:
+    """Record first: bytes without one are nobody's, and go with the bucket's own rule."""
+    stored = store.load(project_id, file_id)
+    store.delete(project_id, file_id)
+    uploads.delete(stored.keys)
+    return Deleted(id=file_id)
