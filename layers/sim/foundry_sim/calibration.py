@@ -3,31 +3,30 @@
 Each point says by which factor a prediction was off. A prediction nearby takes the weighted mean of those factors,
 shrunk to no correction where points are few or far (a Gaussian-process posterior mean with a diagonal prior), and its
 interval narrows by the same weight, down to the noise of repeated measurements or to the scatter of the points,
-whichever is larger: points that contradict each other widen it. Points are data in numbered versions: adding makes a
+whichever is larger: points that contradict each other widen it. Percentiles tell how requests differ, not how sure we
+are, so they move with the mean and do not widen. Points are data in numbered versions: adding makes a
 new version, reverting goes back to an old one, and nothing is fitted into the shipped models.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from math import exp, inf, log, sqrt
-from typing import Any
+from math import exp, log
+from typing import Any, Protocol
 
 import numpy as np
 
 from foundry_sim.errors import ConfigurationError, SimulatorError
-from foundry_sim.facts.architecture import Architecture
+from foundry_sim.likeness import apart, places
 from foundry_sim.physics.terms import Array
 from foundry_sim.predict import Method, Prediction, PredictionRequest, Spread, predict
-from foundry_sim.requests import Case, case, parse
+from foundry_sim.requests import case, parse
 
 SCHEMA_VERSION = 1
 PRIOR_WEIGHT = 0.5  # a point as near as can be takes two thirds of the correction
 NOISE = 0.05  # log spread of repeated measurements
 _MAX_POINTS = 10_000
-# Distances at which a point counts e^-1/2: factors of concurrency and of lengths; steps of TP; other software.
-SCALES = {"load": log(4.0), "isl": log(4.0), "osl": log(4.0), "tp": 1.0}
-_OTHER = {"engine_version": 0.5, "precision": 1.5, "engine": 2.5, "device": inf, "model": inf, "kind": inf}
+_ROWS = 256  # at once, beside all points
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +39,22 @@ class Point:
     predicted_ttft_ms: float
     predicted_tpot_ms: float
 
-    def error(self, head: str) -> float | None:
-        """log(measured / predicted)."""
-        measured = getattr(self, f"{head}_ms")
-        return None if measured is None else log(measured / getattr(self, f"predicted_{head}_ms"))
+
+class Measured(Protocol):
+    """What a point holds wherever it is kept; means in ms."""
+
+    @property
+    def ttft_ms(self) -> float | None: ...
+    @property
+    def tpot_ms(self) -> float | None: ...
+    @property
+    def predicted_ttft_ms(self) -> float: ...
+    @property
+    def predicted_tpot_ms(self) -> float: ...
 
 
 # Log correction, the share of it that the points carry, log scatter of what is measured around it.
 Near = tuple[Array, Array, Array]
-Known = Sequence[tuple[Point, Case]]  # points with their requests, names resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +86,18 @@ class Calibration:
 
     def apply_all(self, requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> list[Prediction]:
         """Each prediction, corrected and narrowed by the points near its request."""
-        known = [(point, case(parse(point.row))) for point in self.points]
-        return [self._applied(known, r, p) for r, p in zip(requests, predictions, strict=True)]
-
-    def _applied(self, known: Known, request: PredictionRequest, prediction: Prediction) -> Prediction:
-        if prediction.error or prediction.ttft_ms is None or prediction.tpot_ms is None or not known:
-            return prediction
-        asked = case(request)
-        away = [_distance(asked, measured) for _, measured in known]
-        ttft = _corrected(prediction.ttft_ms, *_nearby(known, away, "ttft"))
-        tpot = _corrected(prediction.tpot_ms, *_nearby(known, away, "tpot"))
-        tail = max(request.osl - 1.0, 0.0)
-        e2e = Spread(*(getattr(ttft, n) + tail * getattr(tpot, n) for n in ("mean", "p50", "p95", "p99", "lo", "hi")))
-        before = prediction.ttft_ms.mean + tail * prediction.tpot_ms.mean
-        gain = 1.0 if request.load.kind == "open" else before / e2e.mean
-        rate, each = (None if v is None else v * gain for v in (prediction.output_tokens_per_s, prediction.per_gpu))
-        return replace(prediction, ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, output_tokens_per_s=rate, per_gpu=each)
+        found = list(predictions)
+        if not self.points:
+            return found
+        rows = [i for i, prediction in enumerate(predictions) if prediction.error is None]
+        measured = places([case(parse(point.row)) for point in self.points])
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS]
+            weights = np.exp(-0.5 * apart(places([case(requests[i]) for i in some]), measured))
+            first, token = (zip(*nearby(self.points, weights, head), strict=True) for head in ("ttft", "tpot"))
+            for i, ttft, tpot in zip(some, first, token, strict=True):
+                found[i] = _moved(requests[i], predictions[i], ttft, tpot)
+        return found
 
     def to_json(self) -> str:
         history = [[asdict(p) for p in points] for points in self.history]
@@ -122,10 +124,11 @@ def predict_calibrated(
     return calibration.apply_all(requests, predict(requests, method))
 
 
-def _nearby(known: Known, away: Sequence[float], head: str) -> Near:
-    errors = [(d, e) for (point, _), d in zip(known, away, strict=True) if (e := point.error(head)) is not None]
-    weights = np.exp(-0.5 * np.array([distance for distance, _ in errors]) ** 2)
-    return posterior(weights, np.array([error for _, error in errors]))
+def nearby(points: Sequence[Measured], weights: Array, head: str) -> Near:
+    """What the points that measured this head say together; `weights` has shape (points, …)."""
+    pairs = [(getattr(point, f"{head}_ms"), getattr(point, f"predicted_{head}_ms")) for point in points]
+    known = [place for place, (measured, _) in enumerate(pairs) if measured is not None]
+    return posterior(weights[known], np.array([log(pairs[place][0] / pairs[place][1]) for place in known]))
 
 
 def posterior(weights: Array, errors: Array) -> Near:
@@ -164,36 +167,16 @@ def _positive(value: Any, name: str) -> float | None:
     return float(value)
 
 
-def same_model(a: Architecture, b: Architecture) -> bool:
-    """Whatever they are called: an alias, a path and a registered config may mean one model."""
-    return a is b or replace(a, name="") == replace(b, name="")
-
-
-def _distance(asked: Case, measured: Case) -> float:
-    """Zero for the same configuration and load, infinite across models, devices and kinds of load."""
-    a, b = asked.request, measured.request
-    apart = sum((abs(log(x / y)) / SCALES[name]) ** 2 for name, x, y in _numbers(asked, measured))
-    different = (
-        ("model", not same_model(asked.architecture, measured.architecture)),
-        ("device", asked.device.name != measured.device.name),
-        ("kind", a.load.kind != b.load.kind),
-        ("engine", asked.engine != measured.engine),
-        ("engine_version", a.engine_version != b.engine_version),
-        ("precision", asked.precision != measured.precision or bool(a.spec_decode) != bool(b.spec_decode)),
-    )
-    return sqrt(apart + difference([name for name, differs in different if differs]))
-
-
-def difference(names: Sequence[str]) -> float:
-    """Squared distance of two configurations that differ in these."""
-    return sum(_OTHER[name] ** 2 for name in names)
-
-
-def _numbers(asked: Case, measured: Case) -> tuple[tuple[str, float, float], ...]:
-    a, b = asked.request, measured.request
-    load = (max(a.load.amount, 1e-3), max(b.load.amount, 1e-3))
-    devices = (float(asked.tp * asked.pp * asked.dp), float(measured.tp * measured.pp * measured.dp))
-    return (("load", *load), ("isl", a.isl, b.isl), ("osl", a.osl, b.osl), ("tp", *devices))
+def _moved(request: PredictionRequest, prediction: Prediction, first: Near, token: Near) -> Prediction:
+    if prediction.ttft_ms is None or prediction.tpot_ms is None:
+        return prediction
+    ttft, tpot = _corrected(prediction.ttft_ms, *first), _corrected(prediction.tpot_ms, *token)
+    tail = max(request.osl - 1.0, 0.0)
+    e2e = Spread(*(getattr(ttft, n) + tail * getattr(tpot, n) for n in ("mean", "p50", "p95", "p99", "lo", "hi")))
+    before = prediction.ttft_ms.mean + tail * prediction.tpot_ms.mean
+    gain = 1.0 if request.load.kind == "open" else before / e2e.mean
+    rate, each = (None if v is None else v * gain for v in (prediction.output_tokens_per_s, prediction.per_gpu))
+    return replace(prediction, ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, output_tokens_per_s=rate, per_gpu=each)
 
 
 def _corrected(spread: Spread, shift: Array, share: Array, scatter: Array) -> Spread:

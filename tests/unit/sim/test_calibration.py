@@ -79,6 +79,28 @@ def test_neighbours_move_less_and_strangers_not_at_all() -> None:
         assert tpot(stranger, calibrated).mean == pytest.approx(tpot(stranger).mean)
 
 
+@pytest.mark.parametrize("split", [{"dp": 8}, {"pp": 8}])
+def test_a_measured_split_says_little_of_other_splits_over_as_many_devices(split: dict[str, int]) -> None:
+    calibrated = Calibration().add([slower(ROW | {"tp": 8}, 1.5)])
+    own, half, other = (
+        tpot(row, calibrated).mean / tpot(row).mean
+        for row in (ROW | {"tp": 8}, ROW | {"tp": 4}, ROW | {"tp": 1} | split)
+    )
+    assert 1.0 < other < 1.02 < half < own
+
+
+def test_rows_are_corrected_together_as_they_are_alone() -> None:
+    points = [slower(ROW, 1.5), slower(ROW | {"tp": 2, "isl": 300}, 0.7), slower(ROW | {"engine": "sglang"}, 2.0)]
+    calibrated = Calibration().add(points)
+    rows = [parse(ROW | {"osl": 400 + n, "device": ("h100_sxm", "abacus")[n % 5 == 4]}) for n in range(300)]
+    together = predict_calibrated(rows, calibrated)
+    for n in (0, 4, 255, 256, 299):
+        [alone] = predict_calibrated([rows[n]], calibrated)
+        assert alone.error == together[n].error and (alone.error is None) == (n % 5 != 4)
+        if alone.e2e_ms and together[n].e2e_ms:
+            assert alone.e2e_ms.mean == pytest.approx(together[n].e2e_ms.mean, rel=1e-5)
+
+
 def test_names_of_one_thing_are_one_thing() -> None:
     calibrated = Calibration().add([slower(ROW | {"model": "Qwen/Qwen3-8B"}, 1.5)])
     plain, moved = tpot(ROW | {"model": "Qwen/Qwen3-8B"}), tpot(ROW | {"model": "Qwen/Qwen3-8B"}, calibrated)

@@ -248,14 +248,15 @@ def predicted_rows(
     def column(values: list[float]) -> Floats:
         return np.array(values, float)[index]
 
+    split = {name: column([getattr(layout, name) for layout in kept]) for name in ("tp", "pp", "ep", "dp")}
     predicted = predict_arrays(
         architecture,
         block.device,
         block.variant.precision,
-        tp=column([layout.tp for layout in kept]),
-        pp=column([layout.pp for layout in kept]),
-        ep=column([layout.ep for layout in kept]),
-        dp=column([layout.dp for layout in kept]),
+        tp=split["tp"],
+        pp=split["pp"],
+        ep=split["ep"],
+        dp=split["dp"],
         isl=float(request.workload.input_tokens),
         osl=float(max(1, request.workload.output_tokens)),
         kind="closed" if request.workload.concurrency else "open",
@@ -266,6 +267,5 @@ def predicted_rows(
         chunk_tokens=float(block.limits.chunk_tokens),
         method=request.method,
     )
-    devices = column([float(layout.devices) for layout in kept])
     place = (block.group.device, block.engine, block.variant.precision)
-    return calibrated(request, architecture, place, predicted, load, devices)
+    return calibrated(request, architecture, place, predicted, load, split)
