@@ -12,7 +12,6 @@ from gateway.repeated_head import LESSONS, RepeatedHead
 
 if TYPE_CHECKING:
     from gateway.core.snapshot import Key, Snapshot
-    from gateway.form_flow import FormFlow
     from gateway.front import Front
     from gateway.header_names import KnownRequest
     from gateway.hot import Hot
@@ -36,6 +35,16 @@ class Job(Protocol):
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def sweep(self, now_s: float) -> None: ...
+
+
+class Streamed(Job, Protocol):
+    """A job that may begin before its body is whole."""
+
+    def more(self, data: bytes) -> bool: ...
+    def taken(self) -> bytes: ...
+    def begin(self) -> None: ...
+    def last(self, data: bytes) -> None: ...
+    def break_off(self, problem: Rejected) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -90,7 +99,7 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self.on_body = self._parts.append
         self._long_body: bytearray | None = None  # of many parts
-        self._form: FormFlow | None = None  # whose body is coming
+        self._form: Streamed | None = None  # whose body is coming
         self._parser: Any = httptools.HttpRequestParser(self)
         self._same: RepeatedHead[KnownRequest] | None = None  # of the last segment, if it was exactly one request
         self._lesson: tuple[bytes, KnownRequest] | None = None  # the body of a request and what its head meant

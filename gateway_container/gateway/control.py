@@ -1,7 +1,8 @@
-"""The client of the control plane: config, leases, uploads (docs/gateway.md: wire contract)."""
+"""The client of the control plane: config, leases, uploads, files (docs/gateway.md: wire contract)."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import IO, TypeVar
 
 import httpx
 import msgspec
@@ -19,11 +20,26 @@ class MessageRefused(ControlPlaneAway):
     """The control plane will not take the message, however often it is sent."""
 
 
+class Refused(Exception):
+    """The control plane's answer to what a client wants of it: no."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    code: str = ""
+    detail: str = ""
+
+
+PIECE_BYTES = 256 << 10
+OBJECT_S = 60.0  # object storage may be slower than the control plane, and its bodies are larger
 REFUSED = 422  # what the control plane itself says of a bad message; others on the way have other words
 
 
 class ControlPlane:
-    """Three calls, one token. Every failure is a ControlPlaneAway."""
+    """One token for all calls. Every failure is a ControlPlaneAway, but for what ``ask`` is told."""
 
     def __init__(
         self, url: str, token: str, gateway_id: str, transport: httpx.AsyncBaseTransport | None = None
@@ -51,7 +67,7 @@ class ControlPlane:
 
     async def lease(self, requests: Sequence[wire.LeaseRequest]) -> wire.LeaseReply:
         content = await self._post("/gateway/leases", {"gateway_id": self.gateway_id, "requests": requests})
-        return _decode(content, wire.LeaseReply)
+        return decode(content, wire.LeaseReply)
 
     async def upload(self, batch_id: str, rows: int, data: bytes) -> None:
         """Put one gzipped batch of metering rows into object storage."""
@@ -63,10 +79,47 @@ class ControlPlane:
 
     async def _put(self, order: dict[str, str | int], data: bytes) -> None:
         order |= {"gateway_id": self.gateway_id, "bytes": len(data)}
-        target = _decode(await self._post("/gateway/uploads", order), wire.Upload)
-        response = await self._send(self._client.build_request("PUT", target.url, content=data, headers=target.headers))
+        await self.put(decode(await self._post("/gateway/uploads", order), wire.Upload), data)
+
+    async def ask(
+        self, method: str, path: str, message: object = None, query: Mapping[str, str | int] | None = None
+    ) -> bytes:
+        """What a client asks of the control plane through this gateway. Raises Refused."""
+        body = None if message is None else msgspec.json.encode(message)
+        headers = self._authorization | ({"content-type": "application/json"} if body is not None else {})
+        url = f"{self._base}/gateway{path}"
+        response = await self._send(
+            self._client.build_request(method, url, content=body, params=query or None, headers=headers)
+        )
+        if response.is_success:
+            return response.content
+        if response.status_code not in (404, 409, 422):
+            raise ControlPlaneAway(f"{method} {path} answered {response.status_code}")
+        problem = _problem(response.content)
+        raise Refused(response.status_code, problem.code, problem.detail)
+
+    async def put(self, target: wire.Upload, content: bytes | IO[bytes]) -> None:
+        """Put into object storage what the control plane allowed."""
+        body = content if isinstance(content, bytes) else pieces(content)
+        request = self._client.build_request(
+            "PUT", target.url, content=body, headers=target.headers, timeout=httpx.Timeout(OBJECT_S)
+        )
+        response = await self._send(request)
         if not response.is_success:
-            raise ControlPlaneAway(f"the upload of {order['batch_id']} answered {response.status_code}")
+            raise ControlPlaneAway(f"object storage answered {response.status_code}")
+
+    async def get(self, url: str, first: int | None = None, last: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes of an object in object storage, or of a range of it, as they come."""
+        headers = {} if first is None else {"range": f"bytes={first}-{last}"}
+        timeout = httpx.Timeout(OBJECT_S)
+        try:
+            async with self._client.stream("GET", url, headers=headers, timeout=timeout) as response:
+                if not response.is_success:
+                    raise ControlPlaneAway(f"object storage answered {response.status_code}")
+                async for piece in response.aiter_bytes(PIECE_BYTES):
+                    yield piece
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise ControlPlaneAway(f"object storage: {error!r}") from None
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -88,7 +141,21 @@ class ControlPlane:
             raise ControlPlaneAway(f"{request.method} {request.url.path}: {error!r}") from None
 
 
-def _decode(content: bytes, kind: type[T]) -> T:
+async def pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
+    """The whole file, read beside the event loop."""
+    file.seek(0)
+    while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+        yield piece
+
+
+def _problem(content: bytes) -> _Problem:
+    try:
+        return msgspec.json.decode(content, type=_Problem)
+    except msgspec.MsgspecError:
+        return _Problem()
+
+
+def decode(content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.MsgspecError as error:

@@ -8,7 +8,7 @@ from typing import Final, cast
 
 import httptools
 
-from gateway.connection import Job
+from gateway.connection import Job, Streamed
 from gateway.core.headers import path_and_query
 from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected
@@ -17,6 +17,7 @@ from gateway.form_flow import FormFlow
 from gateway.header_names import HeaderNames, KnownRequest, names_of
 from gateway.repeated_head import LESSONS
 from gateway.side_call import SideCall
+from gateway.side_upload import UPLOADS, SideUpload
 from gateway.strict import Strict
 
 log = logging.getLogger("gateway.front")
@@ -127,7 +128,7 @@ class Front(Strict):
         parts.clear()
         self._since_s = self.hot.now_s
         if job is self._job:
-            cast(FormFlow, job).last(body)
+            cast(Streamed, job).last(body)
             return
         job.keep_alive = keep_alive
         self._complete(job, body)
@@ -177,7 +178,7 @@ class Front(Strict):
             self._long_body += b"".join(self._parts)
             self._parts.clear()
 
-    def _pass_form(self, form: FormFlow) -> None:
+    def _pass_form(self, form: Streamed) -> None:
         """Let a large form begin as soon as it can, and pass on what comes of it."""
         data = b"".join(self._parts)
         self._parts.clear()
@@ -190,7 +191,7 @@ class Front(Strict):
 
     def _refuse_body(self, job: Job, problem: Rejected) -> None:
         if job is self._job:
-            cast(FormFlow, job).break_off(problem)
+            cast(Streamed, job).break_off(problem)
         else:
             job.problem = problem
             self._last(job)
@@ -218,6 +219,9 @@ class Front(Strict):
                 flow.http_1_0, self._expects = True, False
             return flow
         self._expects = False
+        if method == b"POST" and path == UPLOADS:
+            self._form = SideUpload(self.hot, self, method, path, query, list(self._named.items()))
+            return self._form
         return SideCall(self.hot, self, method, path, query, list(self._named.items()))
 
     def _inference(self, path: str, named: dict[bytes, bytes], names: HeaderNames, token: bytes) -> Flow:
@@ -244,8 +248,8 @@ class Front(Strict):
 
     def _form_flow(self, path: str, names: HeaderNames, content_type: bytes) -> FormFlow:
         length = int(self._named[names.content_length]) if names.content_length is not None else -1
-        self._form = FormFlow(self.hot, self, path, content_type, length)
-        return self._form
+        self._form = form = FormFlow(self.hot, self, path, content_type, length)
+        return form
 
     def _last(self, job: Job) -> None:
         """Answer this one and read no further: where the next request would begin is not known."""

@@ -15,12 +15,13 @@ from gateway.core.headers import client_ip, token_of
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Key
 from gateway.exposition import exposition
+from gateway.files import Files
 from gateway.runtime import Gateway
 
 PROBES = frozenset({"/health", "/health/live", "/health/ready"})
 METRICS = "/metrics"
-NOT_BUILT = ("/v1/files", "/v1/uploads", "/v1/batches")
-NO_FILES = "This gateway has no files and no batches API. Send the requests one by one, or ask the provider itself."
+NOT_BUILT = "/v1/uploads"
+NO_UPLOADS = "This gateway takes no files in parts. Send the whole file to POST /v1/files."
 
 
 class Side:
@@ -37,6 +38,7 @@ class Side:
                 Route(METRICS, self.metrics),
                 Route("/v1/models", self.models),
                 Route("/v1/models/{name:path}", self.model),
+                *Files(gateway).routes(),
             ],
             exception_handlers={Rejected: _refused, 404: _not_found, 405: _not_allowed},
         )
@@ -110,7 +112,7 @@ async def _not_found(request: Request, error: Exception) -> Response:
     path = request.url.path
     if path in INFERENCE_PATHS:
         return refusal(Rejected("method_not_allowed"), path)
-    return refusal(Rejected("not_found", NO_FILES if path.startswith(NOT_BUILT) else ""), path)
+    return refusal(Rejected("not_found", NO_UPLOADS if path.startswith(NOT_BUILT) else ""), path)
 
 
 async def _not_allowed(request: Request, error: Exception) -> Response:

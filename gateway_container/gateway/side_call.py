@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gateway.hot import Hot
 
 MAX_SIDE_BODY_BYTES = 1 << 20
-MAX_SIDE_S = 30.0
+MAX_SIDE_S = 30.0  # without anything that comes or goes
 
 
 class SideCall:
@@ -27,13 +27,17 @@ class SideCall:
         self.body = b""
         self.max_body_bytes = MAX_SIDE_BODY_BYTES
         self._task: asyncio.Task[None] | None = None
-        self._started_s = 0.0
+        self._heard_s = 0.0
         self._status = 0
+        self._told = False  # the application has the whole body
+        self._complete = False
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._head = b""
         self._is_head = method == b"HEAD"
         self._scope: dict[str, Any] = {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
             "method": method.decode("ascii"),
             "scheme": "http",
@@ -51,22 +55,26 @@ class SideCall:
             self.front.respond(self.problem, self.problem.body(self._scope["path"]), self.keep_alive)
             self.front.done(self)
             return
-        self._started_s = self.hot.loop.time()
+        self._heard_s = self.hot.loop.time()
         self._task = self.hot.spawn(self._serve())
 
     async def _serve(self) -> None:
         try:
             await self.hot.side(self._scope, self._receive, self._send)
         finally:
-            if self._status == 0:
+            if not self._complete:
                 self.keep_alive = False
             self.front.done(self)
 
     async def _receive(self) -> dict[str, Any]:
+        if self._told:
+            await self.hot.loop.create_future()  # nothing more comes; who leaves has the task cancelled
+        self._told = True
         return {"type": "http.request", "body": self.body, "more_body": False}
 
     async def _send(self, message: Any) -> None:
-        """Side answers are small: head and body go out in one piece, and the length is always known."""
+        """Head and the first of the body go out in one piece. The length is always known; the client sets the pace."""
+        self._heard_s = self.hot.loop.time()
         if message["type"] == "http.response.start":
             self._status = message["status"]
             lines = [self.hot.status_line(self._status)]
@@ -79,17 +87,19 @@ class SideCall:
         body = b"" if self._is_head else message.get("body", b"")
         if head or body:
             self.front.transport.write(head + body)
+        self._complete = not message.get("more_body")
+        await self._writable.wait()
 
     def client_left(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
     def pause(self) -> None:
-        """Side answers are small."""
+        self._writable.clear()
 
     def resume(self) -> None:
-        pass
+        self._writable.set()
 
     def sweep(self, now_s: float) -> None:
-        if self._task is not None and self.hot.loop.time() - self._started_s > MAX_SIDE_S:
+        if self._task is not None and self.hot.loop.time() - self._heard_s > MAX_SIDE_S:
             self._task.cancel()

@@ -1,10 +1,12 @@
-"""The two fields that policy needs of a multipart/form-data body (audio, images); files are never looked at.
+"""The fields that are needed of a multipart/form-data body: two for policy (audio, images), whose files are never
+looked at, and the file of an upload.
 
 Strict on purpose: an engine must not find another model in a form than the one that was checked here, so whatever
 parsers could disagree about is refused (RFC 7578, RFC 2046).
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from gateway.core.call import Call
@@ -14,10 +16,12 @@ from gateway.core.shapes import TextCall
 BOUNDARY: Final = re.compile(rb'multipart/form-data\s*;.*?boundary=(?:"([^"]{1,70})"|([^;\s]{1,70}))', re.I | re.S)
 DISPOSITION: Final = re.compile(rb"content-disposition[ \t]*:", re.I)
 NAME: Final = re.compile(rb';[ \t]*name=(?:"([^"\\]*)"|([^\s";\\]+))', re.I)
+FILE_NAME: Final = re.compile(rb';[ \t]*filename=(?:"([^"]*)"|([^\s";]+))', re.I)
 ENCODED: Final = re.compile(rb"content-transfer-encoding", re.I)
 UNCLEAR: Final = re.compile(rb"\\|(?:^|\r\n)[ \t]|;[ \t]*(?:file)?name\*|(?<!\r)\n|\r(?!\n)|\0", re.I)
 MAX_HEAD_BYTES: Final = 8192
 MAX_VALUE_BYTES: Final = 1024
+POLICY_FIELDS: Final = (b"model", b"stream")
 CONTENT, DELIMITER, HEAD, END = range(4)
 
 
@@ -33,10 +37,30 @@ class Form:
         return body[: self.start] + model.encode() + body[self.end :]
 
 
-class FormReader:
-    """Reads a form as it comes; keeps nothing but the values of ``model`` and ``stream``."""
+class FilePart:
+    """The part ``file`` of a form, handed on as it comes."""
 
-    def __init__(self, content_type: bytes) -> None:
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+        self.name = b""
+        self.begun = False
+
+    def begin(self, disposition: bytes) -> None:
+        """Raises Rejected when it is no file, or the second one."""
+        found = FILE_NAME.search(disposition)
+        if found is None or self.begun:
+            raise _unclear("The field 'file' must be there once, with a filename.")
+        self.name, self.begun = found[1] or found[2] or b"", True
+
+
+class FormReader:
+    """Reads a form as it comes; keeps nothing but the values of ``fields``, lower-case names."""
+
+    def __init__(
+        self, content_type: bytes, fields: tuple[bytes, ...] = POLICY_FIELDS, file: FilePart | None = None
+    ) -> None:
+        self._fields = fields
+        self._file = file
         found = BOUNDARY.match(content_type)
         if found is None or content_type.lower().count(b"boundary=") != 1:
             raise Rejected("invalid_request", "The multipart body has no boundary, or more than one.")
@@ -59,6 +83,10 @@ class FormReader:
         self._buffer += data
         while self._step():
             pass
+
+    def value(self, field: str) -> bytes | None:
+        """Of a field that has been read."""
+        return self._values[field][2] if field in self._values else None
 
     def form(self) -> Form | None:
         """None as long as the model is not known. Raises Rejected when it is no name."""
@@ -87,7 +115,9 @@ class FormReader:
         if end < 0:
             self._skip()
             return False
-        if self._field:
+        if self._field == "file" and self._file is not None:
+            self._file.write(self._buffer[:end])
+        elif self._field:
             self._keep(end)
         self._take(end + len(self._delimiter))
         self._started, self._state = True, DELIMITER
@@ -98,7 +128,11 @@ class FormReader:
         spare = len(self._buffer) - len(self._delimiter) + 1
         if not self._started and spare > 0:
             raise _unclear("It does not begin with its boundary.")
-        if self._field:
+        if self._field == "file" and self._file is not None:
+            if spare > 0:
+                self._file.write(self._buffer[:spare])
+                self._take(spare)
+        elif self._field:
             if spare > MAX_VALUE_BYTES:
                 raise _unclear(f"The field {self._field!r} is too long.")
         elif spare > 0:
@@ -140,7 +174,10 @@ class FormReader:
         if len(names) != 1 or UNCLEAR.search(head):
             raise _unclear("The head of a part is not clear.")
         name = names[0][0] or names[0][1]
-        if name.lower() not in (b"model", b"stream"):
+        if name == b"file" and self._file is not None:
+            self._file.begin(lines[0])
+            return "file"
+        if name.lower() not in self._fields:
             return ""
         known, as_file = name.decode() in self._values, b"filename" in lines[0].lower()
         if known or as_file or name != name.lower() or ENCODED.search(head):

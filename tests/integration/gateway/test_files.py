@@ -1,0 +1,157 @@
+"""OpenAI's files API through either form of the gateway, with the real control plane behind it."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from foundry_core.settings import settings
+from gateway.control import ControlPlane
+from gateway.settings import Settings
+
+from .conftest import FORMS
+from .control_plane import BUCKET, URL, Plane, make_plane
+
+LINES = b'{"custom_id": "a"}\n{"custom_id": "b"}\n'
+
+
+@pytest.fixture
+def plane(aws_tables: None, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Plane:
+    monkeypatch.setenv("METERING_BUCKET", BUCKET)
+    settings.cache_clear()
+    plane = make_plane(call)
+    monkeypatch.setattr("gateway.runtime.ControlPlane", lambda *names: ControlPlane(*names[:3], plane.transport))
+    return plane
+
+
+@contextlib.asynccontextmanager
+async def running(plane: Plane, form: str, spool: Path, key: str) -> AsyncIterator[httpx.AsyncClient]:
+    asked = {"host": "127.0.0.1", "port": 0, "poll_s": 30.0, "flush_s": 30.0, "drain_s": 1.0}
+    chosen = Settings(URL, plane.token, spool, "gw-test", **asked)  # type: ignore[arg-type]
+    async with (
+        FORMS[form](chosen) as (_, port, _),
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=10, headers={"authorization": f"Bearer {key}"}
+        ) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+async def http(plane: Plane, form: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with running(plane, form, tmp_path, plane.secret) as client:
+        yield client
+
+
+async def put(http: httpx.AsyncClient, content: bytes = LINES, name: str = "in.jsonl", **form: str) -> httpx.Response:
+    return await http.post("/v1/files", data={"purpose": "batch", **form}, files={"file": (name, content)})
+
+
+async def test_a_file_comes_back_as_it_was_sent(http: httpx.AsyncClient) -> None:
+    content = LINES * 60_000  # over two MiB: it comes in many pieces
+    made = (await put(http, content)).raise_for_status().json()
+    assert (made["object"], made["bytes"], made["filename"]) == ("file", len(content), "in.jsonl")
+    assert (await http.get(f"/v1/files/{made['id']}")).json() == made
+    assert (await http.get("/v1/files")).json()["data"] == [made]
+    back = await http.get(f"/v1/files/{made['id']}/content")
+    assert back.content == content
+
+
+async def test_deleting_takes_it_away(http: httpx.AsyncClient, plane: Plane) -> None:
+    made = (await put(http)).json()
+    assert len(plane.objects()) == 1
+    gone = (await http.delete(f"/v1/files/{made['id']}")).raise_for_status().json()
+    assert gone == {"id": made["id"], "object": "file", "deleted": True} and plane.objects() == []
+    for answer in (await http.get(f"/v1/files/{made['id']}"), await http.get(f"/v1/files/{made['id']}/content")):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_pages(http: httpx.AsyncClient) -> None:
+    ids = [(await put(http)).json()["id"] for _ in range(3)]
+    first = (await http.get("/v1/files", params={"limit": 2})).json()
+    rest = (await http.get("/v1/files", params={"limit": 2, "after": first["last_id"]})).json()
+    assert {one["id"] for one in first["data"] + rest["data"]} == set(ids) and len(rest["data"]) == 1
+    assert (await http.get("/v1/files", params={"limit": 2000})).status_code == 200
+    for wrong in ({"limit": "0"}, {"limit": "²"}, {"limit": "1" * 5000}, {"after": "../../x"}):
+        answer = await http.get("/v1/files", params=wrong)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request"), wrong
+
+
+async def test_the_project_is_that_of_the_key(http: httpx.AsyncClient, plane: Plane) -> None:
+    made = (await put(http)).json()
+    unknown = {"authorization": "Bearer fk-unknown", "x-project-id": plane.project}
+    assert (await http.get("/v1/files", headers=unknown)).status_code == 401
+    form = {"data": {"purpose": "batch"}, "files": {"file": ("a", LINES * 1000)}}
+    refused = await http.post("/v1/files", headers=unknown, **form)  # type: ignore[arg-type]
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert len(plane.objects()) == 1 and made["id"] in plane.objects()[0]
+
+
+@pytest.fixture
+def stranger(plane: Plane, call: Callable[..., Any]) -> str:
+    other = call("POST", "/projects", {"name": "beta"}).ok(201)["id"]
+    return str(plane.add_key(other)["secret"])
+
+
+async def test_another_projects_file_does_not_exist(stranger: str, http: httpx.AsyncClient) -> None:
+    made = (await put(http)).json()
+    theirs = {"authorization": f"Bearer {stranger}"}
+    for method, path in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
+        answer = await http.request(method, f"/v1/files/{made['id']}{path}", headers=theirs)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert (await http.get("/v1/files", headers=theirs)).json()["data"] == []
+
+
+async def test_names_are_labels(http: httpx.AsyncClient, plane: Plane) -> None:
+    names = {"../../etc/passwd": "passwd", "c:/x/a.jsonl": "a.jsonl", "é.jsonl": "é.jsonl", "x/": "file.jsonl"}
+    for name, kept in names.items():
+        made = (await put(http, name=name)).raise_for_status().json()
+        assert made["filename"] == kept
+        assert f"{plane.project}/{made['id']}/input.jsonl" in plane.objects()
+
+
+FILE = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\na\r\n'
+
+
+async def test_what_is_no_such_form_is_refused(http: httpx.AsyncClient, plane: Plane) -> None:
+    form = "multipart/form-data; boundary=x"
+    no_file = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\na\r\n--x--'
+    for content_type, body in (
+        ("application/json", b"{}"), ("multipart/form-data", b""), (form, b"--x--"), (form, b"--y\r\n\r\n"),
+        (form, no_file), (form, FILE + FILE + b"--x--"), (form, FILE + b"--x"),
+    ):  # fmt: skip
+        answer = await http.post("/v1/files", content=body, headers={"content-type": content_type})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request"), body
+    assert plane.objects() == []
+
+
+async def test_only_batches_have_files_and_none_is_empty(http: httpx.AsyncClient) -> None:
+    refused = await put(http, purpose="fine-tune")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "purpose")
+    assert (await put(http, b"")).json()["error"]["param"] == "file"
+
+
+async def test_a_file_that_is_too_large_is_refused_while_it_comes(
+    http: httpx.AsyncClient, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.files.MAX_FILE_BYTES", 1000)
+    answer = await put(http, b"x" * 1001)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert plane.objects() == []
+
+
+async def test_without_the_control_plane_it_is_said_so(http: httpx.AsyncClient, plane: Plane) -> None:
+    plane.transport.away = True
+    for answer in (await put(http), await http.get("/v1/files"), await http.get("/v1/files/file_1/content")):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
+
+
+async def test_ids_are_never_part_of_another_path(http: httpx.AsyncClient, plane: Plane) -> None:
+    plane.transport.seen.clear()
+    for id_ in ("..", "%2e%2e", "a%2fb", "a" * 129, "a%00", "%3Fx"):
+        for method in ("GET", "DELETE"):
+            answer = await http.request(method, f"/v1/files/{id_}")
+            assert answer.status_code in (404, 405), id_
+    assert plane.transport.seen == []
