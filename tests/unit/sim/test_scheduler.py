@@ -4,8 +4,10 @@ import pytest
 from foundry_sim.facts.architecture import resolve
 from foundry_sim.facts.devices import device
 from foundry_sim.facts.precision import Precision
-from foundry_sim.physics.scheduler import Limits, Scheduler, StepTable, Workload, simulate
+from foundry_sim.physics.latencies import simulate
+from foundry_sim.physics.scheduler import Limits, Scheduler, Workload
 from foundry_sim.physics.step import Setup, StepModel
+from foundry_sim.physics.step_table import StepTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

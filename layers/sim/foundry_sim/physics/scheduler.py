@@ -1,8 +1,7 @@
 """Continuous batching, event by event: chunked prefill, cache admission, preemption, closed and open load.
 
 Between two events (an arrival, a finished prompt, a finished answer) every running sequence only decodes, so those
-steps are taken at once; a run costs a few events per request, not one per token. Step times come from a small grid of
-the closed form, so any correction of the step model carries over.
+steps are taken at once; a run costs a few events per request, not one per token.
 """
 
 import heapq
@@ -10,14 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from foundry_sim.physics.step import StepModel
-from foundry_sim.physics.terms import Array
-
-_CONTEXTS = (16, 256, 1024, 4096, 16_384, 65_536, 262_144)
-_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-_CHUNKS = (0, 64, 256, 1024, 4096, 16_384)
+from foundry_sim.physics.step_table import StepTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,68 +31,10 @@ class Workload:
     arrival_s: Sequence[float] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    mean: float
-    p50: float
-    p95: float
-    p99: float
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Latencies in ms over completed requests; goodput counts only requests within both service levels."""
-
-    ttft_ms: Summary
-    itl_ms: Summary
-    tpot_ms: Summary
-    e2e_ms: Summary
-    output_tokens_per_s: float
-    requests_per_s: float
-    goodput_requests_per_s: float
-    preemptions: int
-    completed: int
-
-
-class StepTable:
-    """Seconds of a step, interpolated in log-spaced batch, context and prompt tokens; `scale` corrects all of them."""
-
-    def __init__(self, model: StepModel, scale: float = 1.0) -> None:
-        batch, context = np.array(_BATCHES, float), np.array(_CONTEXTS, float)
-        self._log_batch, self._log_context = np.log(batch), np.log(context)
-        self._log_chunk = np.log1p(np.array(_CHUNKS, float))
-        self._decode = model.decode_ms(batch[:, None], context[None, :]) * scale / 1e3
-        chunks = np.array(_CHUNKS, float)[:, None]
-        mixed = model.step_ms(chunks, batch[None, :], 1024.0)
-        self._prefill = (mixed - mixed[0]) * scale / 1e3
-        self._alone = model.prefill_ms(np.maximum(chunks[:, 0], 1.0)) * scale / 1e3
-
-    def decode_s(self, batch: int, context: float) -> float:
-        return _bilinear(self._decode, self._log_batch, np.log(batch), self._log_context, np.log(max(context, 1.0)))
-
-    def mixed_s(self, prompt_tokens: int, batch: int, context: float) -> float:
-        at = np.log1p(prompt_tokens)
-        if batch == 0:
-            return float(np.interp(at, self._log_chunk, self._alone))
-        extra = _bilinear(self._prefill, self._log_chunk, at, self._log_batch, np.log(batch))
-        return self.decode_s(batch, context) + extra
-
-
-def _bilinear(grid: Array, rows: Array, row: float, columns: Array, column: float) -> float:
-    i, u = _place(rows, row)
-    j, v = _place(columns, column)
-    low = grid[i, j] * (1 - v) + grid[i, j + 1] * v
-    high = grid[i + 1, j] * (1 - v) + grid[i + 1, j + 1] * v
-    return float(low * (1 - u) + high * u)
-
-
-def _place(axis: Array, value: float) -> tuple[int, float]:
-    i = min(max(int(np.searchsorted(axis, value)) - 1, 0), len(axis) - 2)
-    return i, float(min(max((value - axis[i]) / (axis[i + 1] - axis[i]), 0.0), 1.0))
-
-
 @dataclass(slots=True)
-class _Request:
+class Request:
+    """One request on its way; negative times have not come. Seconds since the start."""
+
     number: int
     prompt: int
     output: int
@@ -117,9 +51,9 @@ class _State:
     now_s: float = 0.0
     clock: int = 0  # decode steps taken
     cached: int = 0
-    waiting: deque[_Request] = field(default_factory=deque)
-    prefilling: deque[_Request] = field(default_factory=deque)
-    running: dict[int, _Request] = field(default_factory=dict)
+    waiting: deque[Request] = field(default_factory=deque)
+    prefilling: deque[Request] = field(default_factory=deque)
+    running: dict[int, Request] = field(default_factory=dict)
     finishing: list[tuple[int, int]] = field(default_factory=list)  # (clock, request number), stale entries skipped
     gaps: list[tuple[float, int]] = field(default_factory=list)  # (seconds per token, tokens)
     preemptions: int = 0
@@ -131,13 +65,13 @@ class Scheduler:
     def __init__(self, steps: StepTable, limits: Limits, workload: Workload) -> None:
         self._steps, self._limits, self._workload = steps, limits, workload
         self._requests = [
-            _Request(n, max(1, p), max(1, o), 0.0)
+            Request(n, max(1, p), max(1, o), 0.0)
             for n, (p, o) in enumerate(zip(workload.prompt_tokens, workload.output_tokens, strict=True))
         ]
         self._next = 0
         self._state = _State()
 
-    def run(self) -> list[_Request]:
+    def run(self) -> list[Request]:
         """Serve everything; requests larger than the whole cache are refused and stay unfinished."""
         self._start()
         while self._next < len(self._requests) or self._busy():
@@ -258,7 +192,7 @@ class Scheduler:
         request = self._state.running[number]
         return request.joined_at + request.output - request.produced
 
-    def _first_token(self, request: _Request) -> None:
+    def _first_token(self, request: Request) -> None:
         s = self._state
         if request.first_s < 0:
             request.first_s = s.now_s
@@ -270,7 +204,7 @@ class Scheduler:
         else:
             heapq.heappush(s.finishing, (self._ends(request.number), request.number))
 
-    def _finish(self, request: _Request) -> None:
+    def _finish(self, request: Request) -> None:
         s = self._state
         request.done_s = s.now_s
         s.cached -= request.prompt + request.output
@@ -287,48 +221,3 @@ class Scheduler:
 
     def _context(self) -> float:
         return self._state.cached / max(len(self._state.running) + len(self._state.prefilling), 1)
-
-
-def simulate(
-    model: StepModel,
-    limits: Limits,
-    workload: Workload,
-    *,
-    scale: float = 1.0,
-    ttft_ms: float = float("inf"),
-    tpot_ms: float = float("inf"),
-) -> Result:
-    """Serve the workload; `scale` multiplies every step time (a correction of the closed form)."""
-    scheduler = Scheduler(StepTable(model, scale), limits, workload)
-    done = [r for r in scheduler.run() if r.done_s >= 0]
-    first = np.array([r.first_s - r.arrived_s for r in done]) * 1e3
-    whole = np.array([r.done_s - r.arrived_s for r in done]) * 1e3
-    token = np.array([(r.done_s - r.first_s) / max(r.output - 1, 1) for r in done]) * 1e3
-    span = max((r.done_s for r in done), default=0.0) or 1.0
-    good = int(np.sum((first <= ttft_ms) & (token <= tpot_ms)))
-    gaps = np.array(scheduler.state.gaps or [(0.0, 1)])
-    return Result(
-        _summary(first),
-        _weighted(gaps[:, 0] * 1e3, gaps[:, 1]),
-        _summary(token),
-        _summary(whole),
-        output_tokens_per_s=sum(r.output for r in done) / span,
-        requests_per_s=len(done) / span,
-        goodput_requests_per_s=good / span,
-        preemptions=scheduler.state.preemptions,
-        completed=len(done),
-    )
-
-
-def _summary(values: Array) -> Summary:
-    if not len(values):
-        return Summary(*(float("nan"),) * 4)
-    p50, p95, p99 = np.quantile(values, (0.5, 0.95, 0.99))
-    return Summary(float(values.mean()), float(p50), float(p95), float(p99))
-
-
-def _weighted(values: Array, weights: Array) -> Summary:
-    order = np.argsort(values)
-    reached = np.cumsum(weights[order]) / weights.sum()
-    found = [float(values[order][min(int(np.searchsorted(reached, q)), len(values) - 1)]) for q in (0.5, 0.95, 0.99)]
-    return Summary(float(np.average(values, weights=weights)), *found)
