@@ -65,6 +65,17 @@ def _row(plan: Json) -> tuple[Any, ...]:
     )
 
 
+def show_replay(outcome: Json) -> None:
+    """What the first plan's load looks like event by event; simulations of before have none."""
+    from foundry_sim.search.plans import Replay
+
+    from foundry_cli.simulation import replayed
+
+    if outcome.get("replay"):
+        for name, text in replayed(Replay(**outcome["replay"])):
+            console.print(f"{name} of the first plan: {text}")
+
+
 def require_plans(simulation: Json, plans: list[Json], quiet: bool = False) -> None:
     """Say what would be possible when nothing meets the service levels, and end the command."""
     if plans:

@@ -210,3 +210,4 @@ def _on_platform(model: str, cluster: str, project: str | None, fields: dict[str
     plans.require_plans(simulation, priced, quiet=as_json)
     if not as_json:
         plans.show_plans(priced)
+        plans.show_replay(simulation["outcome"])

@@ -9,7 +9,7 @@ from rich.text import Text
 from foundry_cli.output import WIDTH, console, listed, show_table
 
 if TYPE_CHECKING:
-    from foundry_sim.search.plans import Plan, Predicted, SimulationRequest, SimulationResult, Spread
+    from foundry_sim.search.plans import Plan, Predicted, Replay, SimulationRequest, SimulationResult, Spread
 
 _PLOT_HEIGHT = 16
 _MARKERS = ("●", "▲", "■", "◆", "✚", "✖", "★", "◉")
@@ -22,7 +22,7 @@ def show_result(request: "SimulationRequest", result: "SimulationResult") -> Non
     best = result.plans[0] if result.plans else result.nearest.plan if result.nearest else None
     if best:
         console.print()
-        _show_winner(best, "Plan" if result.plans else "Nearest plan")
+        _show_winner(best, "Plan" if result.plans else "Nearest plan", result.replay)
     if len(result.pareto) > 1:
         console.print()
         _plot(result)
@@ -45,7 +45,7 @@ def command_lines(command: str) -> str:
     return " \\\n  ".join(re.split(r" (?=--)", command))
 
 
-def _show_winner(plan: "Plan", title: str) -> None:
+def _show_winner(plan: "Plan", title: str, replay: "Replay | None") -> None:
     predicted, memory = plan.predicted, plan.memory
     gib = 2**30
     used = (memory.usable_bytes - memory.free_kv_bytes) / gib
@@ -53,6 +53,7 @@ def _show_winner(plan: "Plan", title: str) -> None:
         (title, f"{plan.replicas} × ({_layout(plan)}) on {plan.device_group} = {_devices(plan)}"),
         ("Engine", f"{plan.engine}, {plan.precision.label}. {plan.precision.quality_note}"),
         *_times(predicted),
+        *(replayed(replay) if replay else ()),
         ("Memory", f"{used:.1f} of {memory.usable_bytes / gib:.1f} GiB per device before cache, "
                    f"room for {predicted.max_concurrency:,} requests at once"),
         ("Price", f"{_usd(plan.cost_nanos_per_hour)}/h, {_per_million(plan)} per 1M output tokens"),
@@ -73,6 +74,17 @@ def _times(predicted: "Predicted") -> list[tuple[str, str]]:
         ("TPOT", pace),
         ("E2E", _spread(predicted.e2e_ms)),
         ("Throughput", rate),
+    ]
+
+
+def replayed(replay: "Replay") -> list[tuple[str, str]]:
+    """What the event scheduler adds: the gaps between tokens, and how many requests keep every level."""
+    gaps, share = replay.itl_ms, replay.goodput_share
+    itl = f"p50 {gaps.p50:,.1f}, p95 {gaps.p95:,.1f}, p99 {gaps.p99:,.1f} ms (event model)"
+    kept = f"{share:.1%} of {replay.requests:,} replayed requests keep every level"
+    return [
+        *([("ITL", itl)] if gaps.mean else []),
+        ("Goodput", f"{replay.goodput_requests_per_s:,.2f} req/s: {kept}"),
     ]
 
 

@@ -17,6 +17,7 @@ from foundry_sim.search.plans import (
     Plan,
     Purchase,
     Quantisation,
+    Replay,
     ServiceLevels,
     Workload,
 )
@@ -174,6 +175,7 @@ class Outcome(BaseModel):
     nearest: Nearest | None = None
     hardware: list[HardwareSuggestion] = []
     pareto: list[ParetoPoint] = []
+    replay: Replay | None = None
     comparison: list[Plan] = Field([], description="The best of each device group and engine.")
     warnings: list[str] = []
     prices_as_of: str

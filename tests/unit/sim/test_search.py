@@ -127,6 +127,38 @@ def test_the_pareto_front_is_a_front(answer: SimulationResult) -> None:
         assert not any(s >= speed and d >= density and (s, d) != (speed, density) for s, d in points)
 
 
+def test_the_best_plan_is_replayed_event_by_event(answer: SimulationResult) -> None:
+    best, replay = answer.plans[0], answer.replay
+    assert replay and replay.requests >= 200
+    assert 0 < replay.goodput_share <= 1
+    assert replay.goodput_requests_per_s == pytest.approx(replay.goodput_share * best.predicted.requests_per_s)
+    gaps = replay.itl_ms
+    assert 0 < gaps.p50 <= gaps.p95 <= gaps.p99
+    assert gaps.mean == pytest.approx(best.predicted.tpot_ms.mean, rel=0.05)  # gaps weigh longer answers more
+
+
+@pytest.mark.parametrize("load", [{"concurrency": 48}, {"rate_per_s": 4.0}])
+def test_goodput_falls_with_what_is_asked_for_and_needs_none(load: dict[str, float]) -> None:
+    work = Workload(input_tokens=1000, output_tokens=100, **load)
+
+    def share(**levels: float) -> float:
+        found = simulate(ask(**fields, service_levels=ServiceLevels(**levels)))
+        return found.replay.goodput_share if found.replay else 0.0
+
+    fields: dict[str, object] = {"device_groups": [H100], "workload": work, "replicas": 1, "engines": ["vllm"]}
+    limit = simulate(ask(**fields, service_levels=ServiceLevels())).plans[0].predicted.e2e_ms.hi
+    assert share() == 1.0
+    assert 0 < share(e2e_ms=limit) <= 1.0
+    assert share(e2e_ms=limit) <= share(e2e_ms=10 * limit) == 1.0
+
+
+def test_a_replay_is_bounded_however_long_and_crowded_the_load() -> None:
+    for work in ({"input_tokens": 120_000, "output_tokens": 10}, {"input_tokens": 1, "output_tokens": 2000}):
+        load = Workload(**work, concurrency=100_000)
+        found = simulate(ask(device_groups=[H100], engines=["vllm"], workload=load, service_levels=ServiceLevels()))
+        assert found.replay and 200 <= found.replay.requests <= 2000
+
+
 def test_purchase_and_own_prices_change_the_cost() -> None:
     spot = simulate(ask(device_groups=[H100], purchase="spot")).plans[0]
     assert spot.price_nanos_per_device_hour == device("h100_sxm").price_nanos_per_hour["spot"]

@@ -13,6 +13,7 @@ from foundry_sim.facts.parallel import Span, layouts, replicas_that_fit
 from foundry_sim.facts.variants import Variant, engines_for, variants
 from foundry_sim.facts.weights import Layout
 from foundry_sim.frame import DEFAULT_CHUNK, DEFAULT_SEQUENCES, DEFAULT_UTILIZATION
+from foundry_sim.physics.step import Setup, StepModel
 from foundry_sim.predict import ArrayPrediction, predict_arrays
 from foundry_sim.search.calibrated import calibrated
 from foundry_sim.search.encode import encoded
@@ -226,6 +227,16 @@ def cache_tokens(found: MemoryBudget, layout: Layout) -> float:
     if not found.kv_bytes_per_sequence:
         return _MANY_TOKENS
     return found.free_kv_bytes / found.kv_bytes_per_sequence * found.context_tokens * layout.dp
+
+
+def step_model(architecture: Architecture, block: Block, layout: Layout) -> StepModel:
+    """Steps of one replica of this layout."""
+    return StepModel(
+        Setup(
+            architecture, block.device, block.engine, None, None, block.variant.precision, layout.tp, layout.pp,
+            layout.ep, layout.dp, chunk_tokens=block.limits.chunk_tokens,
+        )
+    )  # fmt: skip
 
 
 def predicted_rows(

@@ -15,10 +15,9 @@ from foundry_sim.facts.memory import MemoryBudget, kv_bytes_per_token
 from foundry_sim.facts.parallel import replicas_that_fit
 from foundry_sim.facts.weights import Layout
 from foundry_sim.outcome import Outcome, Spreads
-from foundry_sim.physics.step import Setup, StepModel
 from foundry_sim.predict import ArrayPrediction
 from foundry_sim.search.assemble import plan
-from foundry_sim.search.candidates import Block, Candidates, Floats, blocks, cache_tokens, fitting
+from foundry_sim.search.candidates import Block, Candidates, Floats, blocks, cache_tokens, fitting, step_model
 from foundry_sim.search.genetic import Genomes
 from foundry_sim.search.judge import bound, excess, judge
 from foundry_sim.search.plans import Fleet, FleetPart, SimulationRequest
@@ -101,7 +100,7 @@ def stagewise(request: SimulationRequest, architecture: Architecture, block: Blo
     if not pairs:
         return None
     work = request.workload
-    models = [_model(architecture, block, layout) for layout, _ in pairs]
+    models = [step_model(architecture, block, layout) for layout, _ in pairs]
     context = work.input_tokens + work.output_tokens / 2
     cached = kv_bytes_per_token(architecture, block.variant.precision.kv) * work.input_tokens
     return Stagewise(
@@ -115,15 +114,6 @@ def stagewise(request: SimulationRequest, architecture: Architecture, block: Blo
         np.array([float(layout.devices) for layout, _ in pairs]),
         cached / block.device.network_bytes_per_s,
     )
-
-
-def _model(architecture: Architecture, block: Block, layout: Layout) -> StepModel:
-    return StepModel(
-        Setup(
-            architecture, block.device, block.engine, None, None, block.variant.precision, layout.tp, layout.pp,
-            layout.ep, layout.dp, chunk_tokens=block.limits.chunk_tokens,
-        )
-    )  # fmt: skip
 
 
 def steady(request: SimulationRequest, tables: Stagewise, genomes: Genomes) -> State:

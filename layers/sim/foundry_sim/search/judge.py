@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from foundry_sim.outcome import Spreads
 from foundry_sim.search.candidates import Candidates, Floats
-from foundry_sim.search.plans import ServiceLevels, SimulationRequest
+from foundry_sim.search.plans import SimulationRequest
 
 _FULL = 0.95
 # Of the interval's upper half: more breaks fewer service levels and gives away more throughput. `foundry sim validate`
@@ -69,7 +69,7 @@ def judge(request: SimulationRequest, rows: Candidates) -> Judged:
         np.stack(
             [
                 excess(ttft, levels.ttft_ms),
-                excess(tpot, _tpot_limit(request, levels)),
+                excess(tpot, tpot_limit(request)),
                 excess(e2e, levels.e2e_ms),
                 np.log(np.maximum(busy, 1.0)),
             ],
@@ -81,10 +81,10 @@ def judge(request: SimulationRequest, rows: Candidates) -> Judged:
     )
 
 
-def _tpot_limit(request: SimulationRequest, levels: ServiceLevels) -> float | None:
-    if levels.tokens_per_second is None or request.workload.output_tokens <= 1:
-        return None
-    return 1000.0 / levels.tokens_per_second
+def tpot_limit(request: SimulationRequest) -> float | None:
+    """Milliseconds; None where no pace is asked for or there is none."""
+    pace = request.service_levels.tokens_per_second
+    return None if pace is None or request.workload.output_tokens <= 1 else 1000.0 / pace
 
 
 def excess(values: Floats, limit: float | None) -> Floats:

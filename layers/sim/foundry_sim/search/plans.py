@@ -249,6 +249,26 @@ class Fleet(_Strict):
     output_tokens_per_s: float
 
 
+class Gaps(_Strict):
+    """Milliseconds between two tokens of a request."""
+
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+
+
+class Replay(_Strict):
+    """The best plan's load served event by event: goodput counts the requests that keep every service level themselves,
+    whatever statistic was asked for; the share is of all requests. Means are the plan's, the scatter is the events'."""
+
+    requests: int
+    goodput_share: float
+    goodput_requests_per_s: float
+    itl_ms: Gaps
+    preemptions: int
+
+
 class SimulationResult(_Strict):
     """``plans`` holds the cheapest first, all meeting the service levels; empty when ``feasible`` is false."""
 
@@ -263,6 +283,7 @@ class SimulationResult(_Strict):
     nearest: Nearest | None = None
     hardware: list[HardwareSuggestion] = []
     fleets: list[Fleet] = []
+    replay: Replay | None = None
     warnings: list[str] = []
     purchase: Purchase
     prices_as_of: str

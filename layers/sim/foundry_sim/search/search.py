@@ -13,7 +13,8 @@ from foundry_sim.facts.devices import prices_as_of
 from foundry_sim.search.assemble import plan, summary
 from foundry_sim.search.candidates import Candidates, Floats, blocks, candidates
 from foundry_sim.search.judge import Judged, judge
-from foundry_sim.search.plans import Fleet, ParetoPoint, Plan, SimulationRequest, SimulationResult
+from foundry_sim.search.plans import Fleet, ParetoPoint, Plan, Replay, SimulationRequest, SimulationResult
+from foundry_sim.search.replay import replayed
 
 _PARETO_POINTS = 60
 
@@ -70,6 +71,7 @@ def simulate(request: SimulationRequest) -> SimulationResult:
         comparison=_comparison(request, architecture, table, order),
         pareto=_pareto(request, architecture, table),
         fleets=mixtures,
+        replay=_replay(request, architecture, table, chosen[0], plans[0]) if plans else None,
         warnings=_warnings(request, architecture, plans) + warnings,
         considered=len(table),
         feasible_count=int(np.count_nonzero(table.column("violation") <= 0.0)),
@@ -140,6 +142,13 @@ def _distinct(table: Table, order: NDArray[np.intp]) -> list[int]:
 def _plan_at(request: SimulationRequest, architecture: Architecture, table: Table, row: int) -> Plan:
     rows, judged, place = table.where(row)
     return plan(request, architecture, rows, judged, place)
+
+
+def _replay(
+    request: SimulationRequest, architecture: Architecture, table: Table, row: int, best: Plan
+) -> Replay | None:
+    rows, _, place = table.where(row)
+    return replayed(request, architecture, rows, place, best)
 
 
 def _comparison(
