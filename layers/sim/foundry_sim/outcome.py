@@ -57,8 +57,9 @@ def outcome(x: Traffic, s: Steady, c: Correction) -> Outcome:
     tail = np.maximum(x.osl - 1.0, 0.0)
     ttft, tpot = s.ttft_s * c.ttft * 1e3, (s.tpot_s * c.tpot + s.stall_s / np.maximum(tail, 1.0)) * 1e3
     e2e = ttft + tail * tpot
-    first = _ttft_spreads(s, c, ttft)
-    token = _tpot_spreads(x, s, c, tpot)
+    median, last = ttft_shape(s)
+    first = first_token(ttft, median + c.ttft_median, last + c.ttft_last, c.ttft_width)
+    token = each_token(tpot, _prefills(x, s), c.tpot_width)
     whole = whole_request(first, token, tail)
     rate = _rate(x, s, c, e2e)
     low, high = rate * np.exp(-c.rate_width), rate * np.exp(c.rate_width)
@@ -91,23 +92,31 @@ def ttft_shape(s: Steady) -> tuple[Array, Array]:
     """(log median / mean, log p99 / mean) of the closed form: most requests meet a running engine; a few waited through
     the start burst, which makes the mean and the tail."""
     calm = np.clip((s.prefill_alone_s + s.queue_s) / np.maximum(s.ttft_s - s.wait_s, 1e-9), 0.3, 1.0)
-    median = np.where(s.wait_s > 0.5 * s.ttft_s, 1.0, calm)
+    return shape_of(np.where(s.wait_s > 0.5 * s.ttft_s, 1.0, calm))
+
+
+def shape_of(median: Array) -> tuple[Array, Array]:
+    """The same of a median / mean: the rest waited about five times as long as the mean."""
     return np.asarray(np.log(median)), np.asarray(np.log(median + 5.0 * (1.0 - median) + 0.3))
 
 
-def _ttft_spreads(s: Steady, c: Correction, mean: Array) -> Spreads:
-    median, last = ttft_shape(s)
-    p50 = mean * np.exp(np.minimum(median + c.ttft_median, 0.0))
-    p99 = np.maximum(mean * np.exp(last + c.ttft_last), 1.05 * mean)
+def first_token(mean: Array, median: Array, last: Array, width: Array | float) -> Spreads:
+    """From the mean (ms) and the logs of median / mean, p99 / mean and of the interval's half-width."""
+    p50 = mean * np.exp(np.minimum(median, 0.0))
+    p99 = np.maximum(mean * np.exp(last), 1.05 * mean)
     p95 = p50 + _P95_OF_P99 * (p99 - p50)
-    return Spreads(mean, p50, p95, p99, mean * np.exp(-c.ttft_width), mean * np.exp(c.ttft_width))
+    return Spreads(mean, p50, p95, p99, mean * np.exp(-width), mean * np.exp(width))
 
 
-def _tpot_spreads(x: Traffic, s: Steady, c: Correction, mean: Array) -> Spreads:
-    """Requests differ by how many prefills fell into their life, so the spread grows with the prefills' share."""
-    spread = 0.02 + 0.5 * s.prefill_share / np.sqrt(np.maximum(np.minimum(s.batch, x.osl / 32), 1.0))
+def each_token(mean: Array, prefills: Array | float, width: Array | float) -> Spreads:
+    """Requests differ by how many prefills fell into their life, so the spread grows with these."""
+    spread = 0.02 + 0.5 * prefills
     p50 = mean * (1.0 - 0.1 * spread)
-    width = c.tpot_width
     return Spreads(
         mean, p50, mean * (1 + 1.645 * spread), mean * (1 + 2.8 * spread), mean * np.exp(-width), mean * np.exp(width)
     )
+
+
+def _prefills(x: Traffic, s: Steady) -> Array:
+    """Their share of a request's time, by how many of them there were."""
+    return np.asarray(s.prefill_share / np.sqrt(np.maximum(np.minimum(s.batch, x.osl / 32), 1.0)))

@@ -29,6 +29,7 @@ from foundry_sim.search.plans import (
     SimulationRequest,
     SimulationResult,
     Spread,
+    Statistic,
     Workload,
 )
 from foundry_sim.search.queries import node_configurations, recommend
@@ -468,13 +469,16 @@ def test_prefill_and_decode_apart() -> None:
         for part in fleet.parts:
             assert part.plan.meets_service_levels
             assert not part.plan.in_domain
+            for spread in (part.plan.predicted.ttft_ms, part.plan.predicted.tpot_ms, part.plan.predicted.e2e_ms):
+                assert spread.lo < spread.p50 <= spread.p95 < spread.p99 < spread.hi
             wanted = "--kv-transfer-config" if part.plan.engine == "vllm" else f"--disaggregation-mode {part.role}"
             assert wanted in part.plan.launch_command
 
 
-def test_the_cheapest_split_is_that_of_brute_force() -> None:
+@pytest.mark.parametrize("statistic", ["mean", "p99"])
+def test_the_cheapest_split_is_that_of_brute_force(statistic: Statistic) -> None:
     work = Workload(input_tokens=4096, output_tokens=256, concurrency=128)
-    levels = ServiceLevels(ttft_ms=1000, tokens_per_second=60)
+    levels = ServiceLevels(ttft_ms=1000, tokens_per_second=60, statistic=statistic)
     request = ask(device_groups=[H100], engines=["vllm"], workload=work, service_levels=levels)
     architecture = resolve(request.model)
     costs = []

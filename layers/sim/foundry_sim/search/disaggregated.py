@@ -1,8 +1,9 @@
 """Prefill and decode on separate instances of one device group: decoding is never interrupted, prompts are never queued
 behind it, and each prompt's cache crosses the network once.
 
-Closed form (no measurement corrects it): a prefill instance serves prompts one after the other (M/D/1), decoders share
-the users evenly, and the steady state follows from Little's law. Hence the wide interval and ``in_domain`` False.
+Closed form, tails included (no measurement corrects it): a prefill instance serves prompts one after the other (M/D/1),
+decoders share the users evenly, and the steady state follows from Little's law. Hence the wide interval and
+``in_domain`` False.
 Source of the shape: Splitwise (arXiv:2311.18677) and DistServe (arXiv:2401.09670).
 """
 
@@ -14,7 +15,7 @@ from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.memory import MemoryBudget, kv_bytes_per_token
 from foundry_sim.facts.parallel import replicas_that_fit
 from foundry_sim.facts.weights import Layout
-from foundry_sim.outcome import Outcome, Spreads
+from foundry_sim.outcome import Outcome, Spreads, each_token, first_token, shape_of, whole_request
 from foundry_sim.predict import ArrayPrediction
 from foundry_sim.search.assemble import plan
 from foundry_sim.search.candidates import Block, Candidates, Floats, blocks, cache_tokens, fitting, step_model
@@ -136,7 +137,7 @@ def steady(request: SimulationRequest, tables: Stagewise, genomes: Genomes) -> S
     devices = tables.devices[prompts] * servers + tables.devices[tokens] * sinks
     busy = np.maximum(0.0, rate * prompt_s / servers / _BUSY_MAX - 1.0)
     full = np.maximum(0.0, rate * tail * token / sinks / np.minimum(room, _BATCHES[-1]) - 1.0)
-    return State(ttft, token, e2e, rate, devices, busy + full + _late(request, ttft, token, e2e))
+    return State(ttft, token, e2e, rate, devices, busy + full + _late(request, ttft, token))
 
 
 def _token_s(tables: Stagewise, layouts: Genomes, batch: Floats) -> Floats:
@@ -148,14 +149,15 @@ def _token_s(tables: Stagewise, layouts: Genomes, batch: Floats) -> Floats:
     return np.asarray(below + share * (above - below))
 
 
-def _late(request: SimulationRequest, ttft_s: Floats, token_s: Floats, e2e_s: Floats) -> Floats:
+def _late(request: SimulationRequest, ttft_s: Floats, token_s: Floats) -> Floats:
     """Log excess over the limits at the bound that the request asks for."""
     levels, upper = request.service_levels, request.confidence == "upper"
     pace = None if levels.tokens_per_second is None else 1e3 / levels.tokens_per_second
     total = np.zeros_like(ttft_s)
-    for value, limit in ((ttft_s, levels.ttft_ms), (token_s, pace), (e2e_s, levels.e2e_ms)):
+    spreads = _spreads(request, ttft_s, token_s)
+    for spread, limit in zip(spreads, (levels.ttft_ms, pace, levels.e2e_ms), strict=True):
         if limit is not None:
-            total += excess(bound(_spread(value), "mean", upper), limit)
+            total += excess(bound(spread, levels.statistic, upper), limit)
     return total
 
 
@@ -187,7 +189,7 @@ def _part(
     """One side of the split; its plan shows the times of the whole path."""
     tokens = np.array([state.rate[0] * request.workload.output_tokens / replicas])
     outcome = Outcome(
-        _spread(state.ttft_s), _spread(state.token_s), _spread(state.e2e_s),
+        *_spreads(request, state.ttft_s, state.token_s),
         tokens, tokens / _INTERVAL, tokens * _INTERVAL, np.zeros(1, bool),
     )  # fmt: skip
     rows = Candidates(
@@ -202,7 +204,10 @@ def _part(
     return FleetPart(plan=plan(request, architecture, rows, judge(request, rows), 0), load=load, role=role)
 
 
-def _spread(seconds: Floats) -> Spreads:
-    """All statistics alike: the closed form knows the mean only."""
-    value = seconds * 1e3
-    return Spreads(value, value, value, value, value / _INTERVAL, value * _INTERVAL)
+def _spreads(request: SimulationRequest, ttft_s: Floats, token_s: Floats) -> tuple[Spreads, Spreads, Spreads]:
+    """First token, each token, whole request: the tails of a running engine without a start burst, and of decoding
+    that no prefill interrupts."""
+    width = np.log(_INTERVAL)
+    first = first_token(ttft_s * 1e3, *shape_of(np.ones_like(ttft_s)), width)
+    token = each_token(token_s * 1e3, 0.0, width)
+    return first, token, whole_request(first, token, np.asarray(request.workload.output_tokens - 1.0))
