@@ -107,9 +107,13 @@ TABLE: dict[tuple[str, str], str] = {
 }
 # A gateway's own token opens these; a person's token does not.
 FILES = "/gateway/projects/{project_id}/files"
+BATCHES = "/gateway/projects/{project_id}/batches"
 GATEWAY_ROUTES = {
     ("GET", "/gateway/config"), ("POST", "/gateway/leases"), ("POST", "/gateway/uploads"),
     ("GET", FILES), ("POST", FILES), ("GET", f"{FILES}/{{file_id}}"), ("DELETE", f"{FILES}/{{file_id}}"),
+    ("GET", BATCHES), ("POST", BATCHES), ("GET", f"{BATCHES}/{{batch_id}}"), ("POST", f"{BATCHES}/{{batch_id}}/cancel"),
+    ("POST", "/gateway/batches/claim"), ("POST", "/gateway/batches/{batch_id}/parts"),
+    ("POST", "/gateway/batches/{batch_id}/report"),
     ("POST", f"{FILES}/{{file_id}}/arrived"), ("GET", f"{FILES}/{{file_id}}/content"),
 }  # fmt: skip
 

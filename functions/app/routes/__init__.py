@@ -1,5 +1,6 @@
 """The routes of the app domain, one module per resource."""
 
+from functions.app.routes.batches import router as batches
 from functions.app.routes.control import router as control
 from functions.app.routes.credentials import router as credentials
 from functions.app.routes.files import router as files
@@ -9,4 +10,4 @@ from functions.app.routes.projects import router as projects
 from functions.app.routes.runs import router as runs
 from functions.app.routes.users import router as users
 
-routers = (users, projects, keys, credentials, runs, gateways, control, files)
+routers = (users, projects, keys, credentials, runs, gateways, control, files, batches)

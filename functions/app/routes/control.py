@@ -6,10 +6,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from foundry_core.http import etag, not_modified
 
 from functions.app.routes.common import UNCHANGED
-from functions.app.services import credentials, gateways, leases, snapshot, uploads
+from functions.app.services import batch_runs, credentials, gateways, leases, snapshot, uploads
 from functions.app.wire import ConfigDocument, LeaseAnswer, LeaseBatch, Upload, UploadRequest
 
 router = APIRouter(prefix="/gateway", tags=["gateway"])
+BATCHES_HEADER = "x-foundry-batches"
 
 
 def _gateway(request: Request) -> str:
@@ -22,14 +23,16 @@ Gateway = Annotated[str, Depends(_gateway)]
 @router.get("/config", responses=UNCHANGED, response_model=ConfigDocument)
 def get_config(request: Request, response: Response, _: Gateway) -> Response:
     """The config snapshot, with the credentials that its endpoints use, sealed for the gateway; poll with
-    If-None-Match."""
+    If-None-Match. The header x-foundry-batches says whether a batch waits to be claimed."""
     version = snapshot.version()
+    headers = {BATCHES_HEADER: "waiting" if batch_runs.any_claimable() else "none"}
     if not_modified(request, response, etag(f"{version.number}.{version.stamp}")):
-        return Response(status_code=304, headers={"etag": response.headers["etag"]})
+        return Response(status_code=304, headers=headers | {"etag": response.headers["etag"]})
     current = snapshot.of_version(version)
     sealed = credentials.sealed_for(gateways.token_of(request.headers["authorization"]), current)
     document = snapshot.with_credentials(current.document, sealed)
-    return Response(document, media_type="application/json", headers={"etag": response.headers["etag"]})
+    headers["etag"] = response.headers["etag"]
+    return Response(document, media_type="application/json", headers=headers)
 
 
 @router.post("/leases")

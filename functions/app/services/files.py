@@ -1,14 +1,17 @@
 """Files for batches: records here, bytes in object storage, which gateways reach by presigned URLs."""
 
+from typing import TypeVar
+
 from foundry_core.clock import now_ms
 from foundry_core.ids import new_id
 
 from functions.app import uploads
-from functions.app.openai_wire import Deleted, File, FileContent, FileOrder, Listing, NewFile
+from functions.app.openai_wire import Batch, Deleted, File, FileContent, FileOrder, Listing, NewFile
 from functions.app.services import keys
 from functions.app.store import files as store
 from functions.app.store.files import StoredFile
 
+Listed = TypeVar("Listed", File, Batch)
 KEPT_S = 30 * 24 * 3600  # the bucket keeps the bytes a little longer (stacks/metrics.py)
 CONTENT_TYPE = "application/jsonl"
 _INPUT = "input.jsonl"
@@ -49,7 +52,7 @@ def page_of(project_id: str, limit: int, after: str | None, oldest_first: bool) 
     return listing([one.file for one in stored], more)
 
 
-def listing(data: list[File], more: bool) -> Listing[File]:
+def listing(data: list[Listed], more: bool) -> Listing[Listed]:
     ids = [one.id for one in data]
     return Listing(data=data, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=more)
 

@@ -11,6 +11,7 @@
 | ``DEPLOYMENT#<id>`` | ``ENDPOINT`` | which endpoint a deployment answers for |
 | ``GATEWAYS`` | ``GATEWAY#<id>`` | registered gateways; ``TOKEN#<sha256>``/``TOKEN`` finds one by its token |
 | ``FILES#<project id>#READY`` | ``<file id>`` | files; ``…#PENDING`` those whose bytes have not come yet |
+| ``BATCHES#<project id>`` | ``<batch id>`` | batches; open ones over gsi1 by when the next gateway may claim them |
 | ``BUDGET#<scope>#<kind>`` | ``TOTAL`` or ``WINDOW#<ms>`` | a counter with its open leases |
 """  # noqa: E501
 
@@ -93,6 +94,10 @@ class BudgetItem(AppTable, discriminator="budget"):
 class FileItem(AppTable, discriminator="file"):
     folder = UnicodeAttribute()
     parts = JSONAttribute()
+    data = JSONAttribute()
+
+
+class BatchItem(AppTable, discriminator="batch"):
     data = JSONAttribute()
 
 

@@ -63,7 +63,7 @@ def test_the_config_is_sent_once_per_version(call: Call, project: str, gateway: 
     assert second.headers["etag"] != first.headers["etag"]
 
 
-def test_a_poll_that_finds_nothing_new_reads_two_items(
+def test_a_poll_that_finds_nothing_new_does_not_read_the_config(
     call: Call, gateway: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tag = {"if-none-match": gateway("GET", "/gateway/config").headers["etag"]}

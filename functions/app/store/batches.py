@@ -1,0 +1,102 @@
+"""Batches of projects: what clients see of each, who runs it, how far it is."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from foundry_core.clock import now_ms
+from foundry_core.errors import NotFound
+from foundry_core.table import Gsi1, conflicts, cursor_at, page, write
+from pydantic import BaseModel
+
+from functions.app.openai_wire import Batch
+from functions.app.store.files import StoredFile, item_of
+from functions.app.store.table import AppTable, BatchItem, optimistic
+
+R = TypeVar("R")
+_OPEN = "BATCHES#OPEN"
+
+
+class PartsStored(BaseModel):
+    names: list[str] = []
+    bytes: int = 0
+
+
+class StoredBatch(BaseModel):
+    """``claim_until_ms``: from then on any gateway may claim it; none may once it is ``closed``."""
+
+    batch: Batch
+    project_id: str
+    key_id: str
+    address: str
+    input_bytes: int
+    closed: bool = False
+    claim_id: str = ""
+    claim_until_ms: int = 0
+    claimed_by: str = ""
+    done_lines: int = 0
+    done_bytes: int = 0
+    output: PartsStored = PartsStored()
+    error: PartsStored = PartsStored()
+
+
+def insert(stored: StoredBatch, expires_at: int) -> None:
+    item = BatchItem(_pk(stored.project_id), stored.batch.id, expires_at=expires_at)
+    with conflicts("The batch is there already."):
+        write(create=[_filled(item, stored)])
+
+
+def load(project_id: str, batch_id: str) -> StoredBatch:
+    return StoredBatch(**_item(project_id, batch_id).data)
+
+
+def page_of(project_id: str, limit: int, after: str | None) -> tuple[list[StoredBatch], bool]:
+    """Newest first: the batches after the one with this id, and whether there are more."""
+    cursor = None if after is None else cursor_at(_pk(project_id), after)
+    items, following = page(BatchItem, _pk(project_id), limit=limit, cursor=cursor, newest_first=True)
+    return [StoredBatch(**item.data) for item in items if not _over(item)], following is not None
+
+
+def claimable(limit: int) -> list[StoredBatch]:
+    """Open ones that nobody runs, the one that waits longest first. A little behind, as the index is."""
+    found = AppTable.gsi1.query(_OPEN, Gsi1.gsi1sk < f"{now_ms():015}", limit=limit)
+    return [StoredBatch(**item.data) for item in found if isinstance(item, BatchItem)]
+
+
+def update(project_id: str, batch_id: str, change: Callable[[StoredBatch], tuple[R, list[StoredFile]]]) -> R:
+    """Read, ``change`` in place, write, together with the files that it makes."""
+
+    def attempt() -> R:
+        item = _item(project_id, batch_id)
+        stored = StoredBatch(**item.data)
+        answer, files = change(stored)
+        with conflicts("The batch was changed by another writer."):
+            write(save=[_filled(item, stored)], create=[item_of(file) for file in files])
+        return answer
+
+    return optimistic(attempt)
+
+
+def _filled(item: BatchItem, stored: StoredBatch) -> BatchItem:
+    item.data = stored.model_dump(mode="json")
+    item.gsi1pk = None if stored.closed else _OPEN
+    item.gsi1sk = None if stored.closed else f"{stored.claim_until_ms:015}#{stored.batch.id}"
+    return item
+
+
+def _item(project_id: str, batch_id: str) -> BatchItem:
+    try:
+        item = BatchItem.get(_pk(project_id), batch_id, consistent_read=True)
+    except BatchItem.DoesNotExist:
+        item = None
+    if item is None or _over(item):
+        raise NotFound(f"There is no batch {batch_id}.", code="batch_not_found")
+    return item
+
+
+def _over(item: BatchItem) -> bool:
+    """The table lets go of items some time after they have expired."""
+    return int(item.expires_at or 0) * 1000 <= now_ms()
+
+
+def _pk(project_id: str) -> str:
+    return f"BATCHES#{project_id}"
