@@ -6,6 +6,7 @@ from gateway.attempts import Attempts
 from gateway.coalescer import Coalescer
 from gateway.core import usage as usages
 from gateway.core.problems import Rejected, is_error, outcome_of
+from gateway.core.shapes import Row
 from gateway.core.usage import NOTHING, BodyReader, StreamReader, Usage
 from gateway.framing import LENGTH, Head
 
@@ -77,7 +78,7 @@ class Flow(Attempts):
             self.front.transport.write(head)
 
     def whole(self, upstream: "Upstream", head: Head, data: bytes) -> None:
-        """A 200 that came in one piece: what ``answer`` and ``complete`` do, in one go."""
+        """A 200 that came in one piece: what ``answer`` and ``complete`` do, in one go, but settled a little later."""
         hot, status = self.hot, head.status
         self.status = status
         line = b"" if self.keep_alive else b"connection: close\r\n"
@@ -87,16 +88,17 @@ class Flow(Attempts):
             b"%b%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b"
             % (OK, b"".join(head.passed), self.request_id.encode(), len(data), line, data)
         )
-        now_s = hot.now_s
-        hot.policy.first_byte(self, status, now_s)
+        hot.policy.first_byte(self, status, hot.now_s)
         self.release(upstream)
         self.over = True
-        usage = usages.of_body(data)
-        source = "upstream"
-        if usage is None:
-            usage, source = usages.untold(self, len(data))
-        hot.emit(hot.policy.finish(self, status, "ok", now_s, usage, source))
+        hot.settle_soon(self, data)
         self.front.done(self)
+
+    def settle(self, data: bytes) -> Row:
+        """What ``finish`` does, for an answer that was passed on whole."""
+        told = usages.of_body(data)
+        usage, source = (told, "upstream") if told is not None else usages.untold(self, len(data))
+        return self.hot.policy.finish(self, self.status, "ok", self.first_s, usage, source)
 
     def pass_plain(self, data: bytes) -> None:
         """A piece of a body of known length."""

@@ -88,6 +88,11 @@ class Meter(Generic[Record]):
             asyncio.get_running_loop().call_soon(self.write)
         self._fresh.append(row)
 
+    def add_all(self, rows: list[Record]) -> None:
+        """Take and write the rows of one turn."""
+        self._fresh += rows
+        self.write()
+
     def write(self) -> None:
         """Put the rows taken so far into the segment."""
         rows, self._fresh = self._fresh, []
