@@ -156,6 +156,8 @@ def _point(measured: dict[str, Any]) -> Point:
     prediction = predict([parse(row)])[0]
     if prediction.error or prediction.ttft_ms is None or prediction.tpot_ms is None:
         raise ConfigurationError(f"a point cannot be predicted: {prediction.error}")
+    if tpot and not prediction.tpot_ms.mean:
+        raise ConfigurationError("measured.tpot_ms cannot be: this model writes no tokens")
     return Point(row, ttft, tpot, prediction.ttft_ms.mean, prediction.tpot_ms.mean)
 
 
@@ -175,12 +177,18 @@ def _moved(request: PredictionRequest, prediction: Prediction, first: Near, toke
     e2e = Spread(*(getattr(ttft, n) + tail * getattr(tpot, n) for n in ("mean", "p50", "p95", "p99", "lo", "hi")))
     before = prediction.ttft_ms.mean + tail * prediction.tpot_ms.mean
     gain = 1.0 if request.load.kind == "open" else before / e2e.mean
-    rate, each = (None if v is None else v * gain for v in (prediction.output_tokens_per_s, prediction.per_gpu))
-    return replace(prediction, ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, output_tokens_per_s=rate, per_gpu=each)
+    rates = (prediction.output_tokens_per_s, prediction.requests_per_s, prediction.per_gpu)
+    tokens, requests, each = (None if rate is None else rate * gain for rate in rates)
+    return replace(
+        prediction, ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, output_tokens_per_s=tokens, requests_per_s=requests,
+        per_gpu=each,
+    )  # fmt: skip
 
 
 def _corrected(spread: Spread, shift: Array, share: Array, scatter: Array) -> Spread:
     """Every statistic moves by the factor; the interval shrinks or grows towards the scatter of measurements."""
+    if not spread.mean:  # of a model that writes no tokens
+        return spread
     factor = exp(shift)
     before = np.abs(np.log(np.array([spread.lo, spread.hi]) / spread.mean))
     low, high = half_width(before, share, scatter).tolist()

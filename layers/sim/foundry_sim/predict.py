@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from foundry_sim.encode import NEVER_MS, encoded, full_batch
 from foundry_sim.errors import SimulatorError
 from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.devices import Device
@@ -19,7 +20,7 @@ from foundry_sim.facts.memory import MemoryBudget
 from foundry_sim.facts.precision import Precision
 from foundry_sim.facts.versions import days as calendar_days
 from foundry_sim.facts.versions import software_days
-from foundry_sim.frame import DEFAULT_CHUNK, DEFAULT_SEQUENCES, Frame, budget_of, frame, max_sequences, reserved_share
+from foundry_sim.frame import DEFAULT_CHUNK, DEFAULT_SEQUENCES, budget_of, frame, max_sequences, reserved_share
 from foundry_sim.learned.features import Facts, facts
 from foundry_sim.learned.regressor import correction
 from foundry_sim.outcome import Outcome, Spreads, outcome
@@ -66,6 +67,7 @@ class Prediction:
     tpot_ms: Spread | None = None
     e2e_ms: Spread | None = None
     output_tokens_per_s: float | None = None
+    requests_per_s: float | None = None
     per_gpu: float | None = None
     max_concurrency: int = 0
     memory: MemoryBudget | None = None
@@ -115,6 +117,25 @@ def _resolved(request: PredictionRequest) -> Case | str:
 
 
 def _answers(cases: Sequence[Case], method: Method) -> Iterable[Prediction]:
+    written = iter(_generated([c for c in cases if c.architecture.task == "generate"], method))
+    return [next(written) if c.architecture.task == "generate" else _encoded(c, method) for c in cases]
+
+
+def _encoded(c: Case, method: Method) -> Prediction:
+    """Of a model that returns vectors or scores, as the search has it; offline is full batches one after the other."""
+    memory, load, tokens = budget_of(c), c.request.load, max(1, round(c.request.isl))
+    chunk = c.request.chunk_tokens or DEFAULT_CHUNK
+    amount = float(full_batch(tokens, chunk)) if load.kind == "offline" else load.amount
+    answer, _ = encoded(
+        c.architecture, c.device, c.engine, c.precision, [c.layout], np.zeros(1, np.intp), np.array([amount]),
+        tokens=tokens, chunk_tokens=chunk, closed=load.kind != "open",
+    )  # fmt: skip
+    if answer.e2e_ms.mean[0] >= NEVER_MS:
+        return Prediction(c.request.id, memory=memory, method=method, error="more requests arrive than can be answered")
+    return _told(c, memory, answer, 0, method, float(answer.output_tokens_per_s[0]))
+
+
+def _generated(cases: Sequence[Case], method: Method) -> Sequence[Prediction]:
     if not cases:
         return []
     rows = frame(cases)
@@ -123,15 +144,16 @@ def _answers(cases: Sequence[Case], method: Method) -> Iterable[Prediction]:
         answer = outcome(
             rows.traffic, state, correction(rows.terms, rows.shape, rows.traffic, state, rows.context, method)
         )
-    return [_prediction(rows, answer, i, method) for i in range(len(cases))]
+    rates = answer.output_tokens_per_s / rows.traffic.osl
+    return [_told(c, rows.budgets[i], answer, i, method, float(rates[i])) for i, c in enumerate(rows.cases)]
 
 
-def _prediction(rows: Frame, answer: Outcome, i: int, method: Method) -> Prediction:
+def _told(c: Case, memory: MemoryBudget, answer: Outcome, i: int, method: Method, requests_per_s: float) -> Prediction:
     """A configuration that does not fit still gets its times, as if memory sufficed: `fits` says that it does not."""
-    c, memory = rows.cases[i], rows.budgets[i]
     first, token, whole = (_spread(s, i) for s in (answer.ttft_ms, answer.tpot_ms, answer.e2e_ms))
-    rate = float(answer.output_tokens_per_s[i])
-    if not np.isfinite([rate, *asdict(first).values(), *asdict(token).values(), *asdict(whole).values()]).all():
+    rate = requests_per_s * c.request.osl
+    numbers = [value for spread in (first, token, whole) for value in asdict(spread).values()]
+    if not np.isfinite([requests_per_s, rate, *numbers]).all():
         return Prediction(c.request.id, memory=memory, method=method, error="the lengths or load cannot be computed")
     return Prediction(
         id=c.request.id,
@@ -140,7 +162,8 @@ def _prediction(rows: Frame, answer: Outcome, i: int, method: Method) -> Predict
         tpot_ms=token,
         e2e_ms=whole,
         output_tokens_per_s=rate,
-        per_gpu=rate / (c.tp * c.pp * c.dp),
+        requests_per_s=requests_per_s,
+        per_gpu=rate / c.layout.devices,
         max_concurrency=min(memory.free_kv_bytes // max(memory.kv_bytes_per_sequence, 1), max_sequences(c)) * c.dp,
         memory=memory,
         in_domain=memory.fits and bool(answer.in_domain[i]) and _within_context(c),

@@ -1,7 +1,7 @@
 """What is asked: one engine instance under one load; parsed from untrusted JSON, resolved against the catalogues."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isfinite
 from sys import float_info
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from foundry_sim.errors import ConfigurationError
 from foundry_sim.facts.architecture import Architecture, resolve
 from foundry_sim.facts.devices import Device, device
-from foundry_sim.facts.engines import engine_name
+from foundry_sim.facts.engines import ENCODERS, engine_name
 from foundry_sim.facts.parallel import refuse_split
 from foundry_sim.facts.precision import Precision, canonical
 from foundry_sim.facts.weights import Layout
@@ -73,6 +73,10 @@ class Case:
     ep: int
     dp: int
 
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.tp, self.pp, self.ep, self.dp)
+
 
 def identifier(row: Mapping[str, Any]) -> Id:
     """As it came, so that answers can be joined with questions; "" when there is none. ConfigurationError when it is
@@ -105,7 +109,7 @@ def parse(row: Any) -> PredictionRequest:
         precision={k: None if v is None else str(v)[:20] for k, v in precision.items()},
         **{name: _count(row, name, 1, largest) for name, largest in _LARGEST.items()},
         isl=_positive(row, "isl", 10_000_000),
-        osl=_positive(row, "osl", 10_000_000),
+        osl=_positive(row, "osl", 10_000_000) if row.get("osl") != 0 else 0.0,
         load=_load(row.get("load")),
         spec_decode=_mapping(row, "spec_decode") or None,
         max_num_seqs=_optional_count(row, "max_num_seqs"),
@@ -122,8 +126,20 @@ def case(request: PredictionRequest) -> Case:
         raise ConfigurationError(f"trtllm runs on NVIDIA devices only, not on {target.name}; use vllm or sglang")
     tp, dp, ep = _parallel(request, architecture, target)
     refuse_split(architecture, engine, Layout(tp, request.pp, ep, dp))
+    request = _with_output(request, architecture, engine)
     precision = resolve_precision(architecture, target, engine, request.precision)
     return Case(request, architecture, target, precision, engine, tp, request.pp, ep, dp)
+
+
+def _with_output(request: PredictionRequest, a: Architecture, engine: str) -> PredictionRequest:
+    """Models that return vectors or scores write nothing, whatever is asked."""
+    if a.task == "generate":
+        if not request.osl > 0:
+            raise ConfigurationError(f"osl must be above 0, as {a.name} generates text")
+        return request
+    if engine not in ENCODERS:
+        raise ConfigurationError(f"{engine} does not serve vectors or scores, as {a.name} gives; use vllm or sglang")
+    return replace(request, osl=0.0)
 
 
 def _parallel(request: PredictionRequest, a: Architecture, target: Device) -> tuple[int, int, int]:

@@ -101,6 +101,19 @@ def test_rows_are_corrected_together_as_they_are_alone() -> None:
             assert alone.e2e_ms.mean == pytest.approx(together[n].e2e_ms.mean, rel=1e-5)
 
 
+def test_times_of_vectors_are_corrected_and_have_no_pace() -> None:
+    row = ROW | {"model": "BAAI/bge-m3", "osl": 0, "isl": 400}
+    [plain] = predict([parse(row)])
+    assert plain.ttft_ms
+    calibrated = Calibration().add([row | {"measured": {"ttft_ms": 2 * plain.ttft_ms.mean}}])
+    [moved] = predict_calibrated([parse(row)], calibrated)
+    assert moved.e2e_ms and moved.requests_per_s and plain.e2e_ms and plain.requests_per_s
+    factor = moved.e2e_ms.mean / plain.e2e_ms.mean
+    assert 1.3 < factor < 2 and moved.requests_per_s == pytest.approx(plain.requests_per_s / factor)
+    with pytest.raises(ConfigurationError, match="writes no tokens"):
+        Calibration().add([row | {"measured": {"tpot_ms": 5}}])
+
+
 def test_names_of_one_thing_are_one_thing() -> None:
     calibrated = Calibration().add([slower(ROW | {"model": "Qwen/Qwen3-8B"}, 1.5)])
     plain, moved = tpot(ROW | {"model": "Qwen/Qwen3-8B"}), tpot(ROW | {"model": "Qwen/Qwen3-8B"}, calibrated)

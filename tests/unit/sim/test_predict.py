@@ -108,6 +108,9 @@ def test_every_kind_of_device_and_load_is_covered(name: str, kind: dict[str, Any
         ({"engine": 5}, "engine"),
         ({"engine": "trtllm", "device": "mi300x"}, "NVIDIA"),
         ({"engine": "vlm"}, "known are vllm"),
+        ({"osl": 0}, "generates text"),
+        ({"model": "BAAI/bge-m3", "tp": 1, "engine": "trtllm"}, "use vllm or sglang"),
+        ({"model": "BAAI/bge-m3", "tp": 1, "load": {"kind": "open", "rate": 1e6}}, "more requests arrive"),
         ({"tp": 3}, "64 attention heads"),
         ({"pp": 64, "model": "meta-llama/Llama-3.1-8B"}, "32 layers"),
         ({"model": "deepseek-ai/DeepSeek-R1", "tp": 8, "ep": 3}, "ep=3 does not divide"),
@@ -221,6 +224,16 @@ def test_unusual_splits_that_ran_or_mean_nothing_are_answered(changes: dict[str,
 )
 def test_both_methods_say_alike_what_was_measured(method: Any, changes: dict[str, Any], measured: bool) -> None:
     assert predict([parse(ROW | changes)], method)[0].in_domain == measured
+
+
+def test_vectors_offline_are_full_batches() -> None:
+    changes = {"model": "BAAI/bge-m3", "tp": 1, "precision": {}, "isl": 512, "osl": 0}
+    offline, crowd = (
+        one(**changes, load={"kind": "offline"}),
+        one(**changes, load={"kind": "closed", "concurrency": 999}),
+    )
+    assert offline.requests_per_s == pytest.approx(crowd.requests_per_s)
+    assert offline.e2e_ms.mean < crowd.e2e_ms.mean
 
 
 def test_lengths_beyond_the_context_are_answered_outside_the_domain() -> None:

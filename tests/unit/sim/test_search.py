@@ -14,6 +14,8 @@ from foundry_sim.facts.devices import device
 from foundry_sim.facts.parallel import Span, layouts, replicas_that_fit, tp_divides
 from foundry_sim.facts.precision import Precision
 from foundry_sim.facts.workloads import CLASSES
+from foundry_sim.predict import predict
+from foundry_sim.requests import parse
 from foundry_sim.search.candidates import blocks, candidates
 from foundry_sim.search.capacity import options
 from foundry_sim.search.disaggregated import disaggregated, stagewise, steady
@@ -335,6 +337,24 @@ def test_more_replicas_than_the_devices_hold_are_named() -> None:
     assert found.headline == "9 replicas of meta-llama/Llama-3.1-8B do not fit on this hardware"
     assert "holds at most 8" in found.explanation
     assert simulate(ask(device_groups=[group], replicas=8, service_levels=ServiceLevels())).feasible
+
+
+@pytest.mark.parametrize("load", [{"concurrency": 64}, {"rate_per_s": 20.0}])
+def test_vectors_are_predicted_as_they_are_searched(load: dict[str, Any]) -> None:
+    work = Workload(input_tokens=512, output_tokens=0, **load)
+    one = DeviceGroup(name="l4", device="l4", nodes=1, devices_per_node=1)
+    asked = ask(
+        model="BAAI/bge-m3", device_groups=[one], workload=work, engines=["vllm"], service_levels=ServiceLevels()
+    )
+    found = simulate(asked).plans[0].predicted
+    kind = {"kind": "closed", **load} if "concurrency" in load else {"kind": "open", "rate": load["rate_per_s"]}
+    row = {"model": "BAAI/bge-m3", "device": "l4", "isl": 512, "osl": 0, "load": kind}
+    for same in (row, row | {"osl": 100}):
+        [answer] = predict([parse(same)])
+        assert answer.e2e_ms and answer.tpot_ms and answer.requests_per_s and not answer.in_domain
+        assert answer.e2e_ms.p99 == pytest.approx(found.e2e_ms.p99, rel=1e-4)
+        assert answer.requests_per_s == pytest.approx(found.requests_per_s, rel=1e-4)
+        assert answer.tpot_ms.mean == answer.output_tokens_per_s == 0.0
 
 
 def test_output_of_a_model_that_returns_vectors_is_ignored_with_a_note() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.devices import Device
+from foundry_sim.facts.engines import ENCODERS
 from foundry_sim.facts.precision import Precision
 from foundry_sim.requests import resolve_precision
 
@@ -18,7 +19,6 @@ _NOTES = {
 _SIXTEEN_BIT = {"bf16", "fp16"}
 # What each engine can run on each vendor's devices.
 _ENGINES = {"nvidia": ("vllm", "sglang", "trtllm"), "amd": ("vllm", "sglang"), "intel": ("vllm",)}
-_ENCODERS = ("vllm", "sglang")  # servers with an embeddings endpoint
 _OLD = {"volta": ("vllm",), "turing": ("vllm",)}
 
 
@@ -36,7 +36,7 @@ def engines_for(architecture: Architecture, device: Device, wanted: list[str]) -
     known = _OLD.get(device.generation, _ENGINES.get(device.vendor, ()))
     if architecture.encoder_blocks:  # none of these servers runs encoder-decoder models
         return []
-    serves = known if architecture.task == "generate" else tuple(name for name in known if name in _ENCODERS)
+    serves = known if architecture.task == "generate" else tuple(name for name in known if name in ENCODERS)
     return [engine for engine in wanted if engine in serves]
 
 

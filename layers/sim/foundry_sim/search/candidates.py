@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from foundry_sim.encode import encoded
 from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.devices import Device, device
 from foundry_sim.facts.memory import EngineLimits, MemoryBudget, budget
@@ -16,7 +17,6 @@ from foundry_sim.frame import DEFAULT_CHUNK, DEFAULT_SEQUENCES, DEFAULT_UTILIZAT
 from foundry_sim.physics.step import Setup, StepModel
 from foundry_sim.predict import ArrayPrediction, predict_arrays
 from foundry_sim.search.calibrated import calibrated
-from foundry_sim.search.encode import encoded
 from foundry_sim.search.plans import BlockedConfiguration, DeviceGroup, SimulationRequest
 
 Floats = NDArray[np.float64]
@@ -250,11 +250,12 @@ def predicted_rows(
 ) -> ArrayPrediction:
     """Predictions for rows that pick a layout by ``index`` and put ``load`` on one replica of it."""
     if architecture.task != "generate":
-        return encoded(
+        outcome, room = encoded(
             architecture, block.device, block.engine, block.variant.precision, kept, index, load,
             tokens=request.workload.input_tokens, chunk_tokens=block.limits.chunk_tokens,
             closed=request.workload.concurrency is not None,
         )  # fmt: skip
+        return ArrayPrediction(outcome, room, np.ones(len(load), bool))
 
     def column(values: list[float]) -> Floats:
         return np.array(values, float)[index]

@@ -76,7 +76,7 @@ class CalibrationPoint(_Strict):
     ttft_ms: float | None = Field(None, gt=0, le=1e9)
     tpot_ms: float | None = Field(None, gt=0, le=1e9)
     predicted_ttft_ms: float = Field(gt=0)
-    predicted_tpot_ms: float = Field(gt=0)
+    predicted_tpot_ms: float = Field(ge=0)
 
 
 class LoraSettings(_Strict):

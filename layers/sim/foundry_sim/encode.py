@@ -14,10 +14,9 @@ from foundry_sim.facts.weights import Layout
 from foundry_sim.outcome import Outcome, Spreads
 from foundry_sim.physics.step import Setup, StepModel
 from foundry_sim.physics.terms import Array
-from foundry_sim.predict import ArrayPrediction
 
 _INTERVAL = 1.6  # the mean lies within this factor: the spread of the closed form's error on generative prefill
-_NEVER_MS = 1e9
+NEVER_MS = 1e9
 _STEADY = 0.95
 _QUEUE_BATCHES = 4  # batches that may wait before an open loop counts as overloaded
 
@@ -34,9 +33,10 @@ def encoded(
     tokens: int,
     chunk_tokens: int,
     closed: bool,
-) -> ArrayPrediction:
-    """Time to result and requests/s for rows that pick a layout by ``index``; ``load`` is users or requests/s."""
-    largest = max(1, chunk_tokens // tokens)
+) -> tuple[Outcome, Array]:
+    """Time to result and requests/s for rows that pick a layout by ``index``, and how many requests there is room for;
+    ``load`` is users or requests/s. Rows that get more than they answer take `NEVER_MS`."""
+    largest = full_batch(tokens, chunk_tokens)
     alone, full = (
         np.array([_batch_ms(architecture, device, engine, precision, layout, tokens, size) for layout in layouts])[
             index
@@ -46,13 +46,17 @@ def encoded(
     mean = _closed_ms(alone, full, largest, load) if closed else _open_ms(alone, full, largest, load)
     rate = load / (mean / 1e3) if closed else load
     # Requests wait for the batch in front of theirs at worst: the tail is one more batch.
-    tail = mean + np.where(mean < _NEVER_MS, np.minimum(full, mean), 0.0)
+    tail = mean + np.where(mean < NEVER_MS, np.minimum(full, mean), 0.0)
     spread = Spreads(mean, mean, tail, tail, mean / _INTERVAL, mean * _INTERVAL)
     none = Spreads(*(np.zeros_like(mean) for _ in range(6)))
     low, high = rate / _INTERVAL, rate * _INTERVAL
     outcome = Outcome(spread, none, spread, rate, low, high, np.zeros(len(mean), bool))
-    room = np.full(len(mean), float(_QUEUE_BATCHES * largest))
-    return ArrayPrediction(outcome, room, np.ones(len(mean), bool))
+    return outcome, np.full(len(mean), float(_QUEUE_BATCHES * largest))
+
+
+def full_batch(tokens: int, chunk_tokens: int) -> int:
+    """Sequences that the token budget of a step takes; one that is longer goes alone."""
+    return max(1, chunk_tokens // tokens)
 
 
 def _batch_ms(
@@ -84,4 +88,4 @@ def _open_ms(alone: Array, full: Array, largest: int, rate: Array) -> Array:
     """A batch server: at low load a request runs alone, near saturation it waits for a full batch (M/D/1)."""
     busy = rate * full / largest / 1e3
     waiting = busy / (2 * np.maximum(1 - busy, 1e-3)) * full
-    return np.asarray(np.where(busy < _STEADY, alone + np.minimum(busy, 1.0) * (full - alone) + waiting, _NEVER_MS))
+    return np.asarray(np.where(busy < _STEADY, alone + np.minimum(busy, 1.0) * (full - alone) + waiting, NEVER_MS))
