@@ -22,6 +22,7 @@ EXACT_MAX = 200_000
 _PER_GROUP = 12
 _REPLICAS_MAX = 64
 _FLEETS = 5
+_NEARLY = 1.0 - 1e-9  # sums of shares are not exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Slot:
 def fleets(request: SimulationRequest, architecture: Architecture) -> list[Fleet]:
     """The cheapest fleets that carry the load within the service levels; empty when none does."""
     slots = [slot for found in options(request, architecture).values() if (slot := _slot(request, found)) is not None]
-    if not slots:
+    if sum(_most(slot) for slot in slots) < _NEARLY * total_load(request.workload):
         return []
     problem = fleet_problem(slots, total_load(request.workload))
     exact = math.prod(problem.sizes) <= EXACT_MAX
@@ -57,6 +58,11 @@ def _slot(request: SimulationRequest, found: Sequence[Option]) -> Slot | None:
     needed = math.ceil(total_load(request.workload) / min(option.capacity for option in kept))
     most = max(option.most_replicas for option in kept)
     return Slot(tuple(kept), max(1, min(most, needed, _REPLICAS_MAX)))
+
+
+def _most(slot: Slot) -> float:
+    """The largest load that any choice of this group carries."""
+    return max(option.capacity * min(slot.replicas, option.most_replicas) for option in slot.options)
 
 
 def fleet_problem(slots: Sequence[Slot], load: float) -> Problem:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from foundry_sim.facts.architecture import Architecture
-from foundry_sim.facts.devices import device
 from foundry_sim.facts.parallel import layouts
 from foundry_sim.search.assemble import plan
 from foundry_sim.search.candidates import (
@@ -19,17 +18,16 @@ from foundry_sim.search.candidates import (
     most_replicas,
 )
 from foundry_sim.search.capacity import carried_rate
+from foundry_sim.search.hardware import suggestions
 from foundry_sim.search.judge import CONSTRAINTS, Judged, cautious, judge
 from foundry_sim.search.plans import (
-    DeviceGroup,
-    HardwareSuggestion,
     Nearest,
     Plan,
     ServiceLevels,
     SimulationRequest,
     Spread,
 )
-from foundry_sim.search.search import Table, evaluate, ranking
+from foundry_sim.search.search import Table, ranking
 
 _LABELS = {
     "ttft": "time to first token",
@@ -38,10 +36,6 @@ _LABELS = {
     "throughput": "the request rate",
     "memory": "memory",
 }
-# What one would buy or rent today, a node at a time.
-_CATALOGUE = ("l40s", "rtx_pro_6000", "a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "mi300x",
-              "mi325x", "mi355x", "gaudi3")  # fmt: skip
-_SUGGESTIONS = 3
 _CAUTIOUSLY = (
     " at the cautious bound; the expected values meet the service levels, so benchmark it before you refuse it"
 )
@@ -175,46 +169,6 @@ def _shortage(request: SimulationRequest, architecture: Architecture, block: Blo
     widest = max(found, key=lambda layout: layout.devices)
     answer = budget_of(architecture, block, widest, max_model_len(request, architecture))
     return f"on {block.group.name} with {widest.devices} devices, {answer.reason}"
-
-
-def suggestions(request: SimulationRequest, architecture: Architecture) -> list[HardwareSuggestion]:
-    """The cheapest of the catalogue that would meet the request: one node of each type, then two and four."""
-    present = {device(group.device).name for group in request.device_groups}
-    found: list[HardwareSuggestion] = []
-    for nodes in (1, 2, 4):
-        groups = [_group(name, nodes) for name in _CATALOGUE if nodes > 1 or name not in present]
-        found = _meeting(request, architecture, groups)
-        if found:
-            break
-    return found[:_SUGGESTIONS]
-
-
-def _group(name: str, nodes: int) -> DeviceGroup:
-    return DeviceGroup(name=name, device=name, nodes=nodes, devices_per_node=device(name).devices_per_node)
-
-
-def _meeting(
-    request: SimulationRequest, architecture: Architecture, groups: list[DeviceGroup]
-) -> list[HardwareSuggestion]:
-    # One engine is enough to say whether hardware would do; vLLM runs on all of it.
-    engines = ["vllm"] if "vllm" in request.engines else request.engines[:1]
-    update = {"device_groups": groups, "mode": "dedicated", "replicas": None, "engines": engines}
-    wider = request.model_copy(update=update)
-    table = evaluate(wider, architecture)
-    if not table.parts:
-        return []
-    best: dict[str, HardwareSuggestion] = {}
-    for row in ranking(table).tolist():
-        rows, judged, place = table.where(row)
-        group = rows.block.group
-        if not judged.feasible[place]:
-            break
-        if group.name not in best:
-            found = plan(wider, architecture, rows, judged, place)
-            best[group.name] = HardwareSuggestion(
-                device=group.device, nodes=group.nodes, devices_per_node=group.devices_per_node, plan=found
-            )
-    return list(best.values())
 
 
 def binding_when_met(request: SimulationRequest, best: Plan) -> tuple[str | None, str]:
