@@ -49,11 +49,13 @@ class ControlPlane:
         self._client = httpx.AsyncClient(timeout=httpx.Timeout(5.0), transport=transport, trust_env=False)
         self._authorization = {"authorization": f"Bearer {token}"}
         self._etag = self._pending_etag = ""
+        self.batches_wait = False  # to be claimed, as of the last poll
 
     async def config(self) -> bytes | None:
         """The snapshot document when it has changed since the last one that was kept, else None."""
         headers = self._authorization | ({"if-none-match": self._etag} if self._etag else {})
         response = await self._send(self._client.build_request("GET", f"{self._base}/gateway/config", headers=headers))
+        self.batches_wait = response.headers.get("x-foundry-batches") == "waiting"
         if response.status_code == 304:
             return None
         if response.status_code != 200:

@@ -19,6 +19,7 @@ from gateway.core.stage import AnswerHead, Garbled
 from gateway.core.usage import NOTHING, BodyReader, StreamReader, Usage
 from gateway.reference_pipeline import ReferencePipeline, end_all
 from gateway.runtime import Gateway
+from gateway.settings import Settings
 
 Result = TypeVar("Result")
 
@@ -29,6 +30,13 @@ class ClientLeft(Exception):
 
 class BrokenOff(Exception):
     """The deployment broke off in the middle of its answer."""
+
+
+def upstream_client(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+    """What the reference form sends to deployments with."""
+    timeout = httpx.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+    return httpx.AsyncClient(timeout=timeout, limits=limits, transport=transport, trust_env=False)
 
 
 class Inference:
@@ -73,7 +81,8 @@ class Inference:
         finally:
             self._finish(outcome)
 
-    async def _serve(self) -> str:
+    def _identify(self) -> None:
+        """Whose request is it, and may it come in? Raises Rejected."""
         exchange = self.exchange
         forwarded = self.named.get(b"x-forwarded-for", b"")
         address = client_ip(self.peer, forwarded, self.gateway.trusted_proxies)
@@ -83,6 +92,10 @@ class Inference:
         if snapshot is not None:
             self.policy.blocking.refuse(snapshot, address, agent, now_ms())
         self.policy.authorise(exchange, token_of(self.named), address)
+
+    async def _serve(self) -> str:
+        exchange = self.exchange
+        self._identify()
         body = await self._read_body()
         if self.policy.admit(exchange, body, self.named.get(b"content-type", b""), now_ms()) is not None:
             await self.gateway.leasing.reserve(exchange)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.core.call import INFERENCE_PATHS
 from gateway.core.headers import unsound_head
 from gateway.core.problems import Rejected
-from gateway.inference import Inference
+from gateway.inference import Inference, upstream_client
 from gateway.runtime import Gateway
 from gateway.settings import Settings
 from gateway.side import Side, refusal
@@ -64,9 +64,7 @@ class InferenceRoute:
 def create_app(settings: Settings, upstream: httpx.AsyncBaseTransport | None = None) -> Starlette:
     """A gateway as an ASGI application. ``app.state.gateway`` is its runtime."""
     gateway = Gateway(settings)
-    timeout = httpx.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-    client = httpx.AsyncClient(timeout=timeout, limits=limits, transport=upstream, trust_env=False)
+    client = upstream_client(settings, upstream)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

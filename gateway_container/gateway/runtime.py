@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from gateway.batch_runner import BatchRunner
 from gateway.clock import now_ms
 from gateway.control import ControlPlane, ControlPlaneAway
 from gateway.core.choose import sleeping
@@ -63,6 +64,7 @@ class Gateway:
         self._held: dict[str, int] = {}  # requests that wait for a deployment to wake
         self._credentials = Credentials(settings.gateway_token, settings.credentials_dir)
         self.extras = Extras(self)
+        self.batches = BatchRunner(self)
 
     @property
     def snapshot_path(self) -> Path:
@@ -78,6 +80,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """Give leases back and upload what was metered; what cannot be uploaded stays in the spool."""
+        await self.batches.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -108,6 +111,7 @@ class Gateway:
             if self.take(data):
                 self._write_disk_copy(data)
             self.control.keep()
+        self.batches.wake()
         return True
 
     def take(self, data: bytes) -> bool:

@@ -27,6 +27,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "port": (0, 65535), "workers": (0, 1024), "batch_rows": (1, 10**6), "trace_ratio": (0, 1), "drain_s": (0, 10**9),
     "lease_wait_s": (0, 10**9), "fail_open_requests": AMOUNTS, "fail_open_tokens": AMOUNTS,
     "fail_open_money_nanos": AMOUNTS, "shadow_copies": AMOUNTS, "cache_bytes": AMOUNTS,
+    "batch_lines": (0, 1024),
 }  # fmt: skip
 
 
@@ -74,6 +75,7 @@ class Settings:
     fail_open_tokens: int = 100_000
     fail_open_money_nanos: int = 0
     fsync: bool = False
+    batch_lines: int = 8  # of a batch that are under way at a time; 0: this gateway runs no batches
     shadow_copies: int = 16  # under way at a time, per process; more are skipped
     cache_bytes: int = 64 << 20  # of answers kept, per process; an answer takes at most an eighth
 

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from gateway.batches import Batches
 from gateway.clock import now_ms
 from gateway.core.authorise import authorise, find_endpoint, visible_models
 from gateway.core.call import INFERENCE_PATHS
@@ -39,6 +40,7 @@ class Side:
                 Route("/v1/models", self.models),
                 Route("/v1/models/{name:path}", self.model),
                 *Files(gateway).routes(),
+                *Batches(gateway).routes(),
             ],
             exception_handlers={Rejected: _refused, 404: _not_found, 405: _not_allowed},
         )
@@ -88,7 +90,7 @@ class Side:
             self.gateway.policy.blocking.refuse(snapshot, address, agent, now_ms())
         token = token_of(named)
         if request.scope["path"] != METRICS:
-            request.state.key = self._key(token, address)
+            request.state.key, request.state.address = self._key(token, address), address
         elif not hmac.compare_digest(token, self.gateway.settings.gateway_token.encode()):
             raise Rejected("invalid_api_key")
 

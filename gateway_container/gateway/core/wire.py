@@ -139,3 +139,40 @@ class LeaseReply(msgspec.Struct, frozen=True):
 class Upload(msgspec.Struct, frozen=True):
     url: str
     headers: dict[str, str] = {}
+
+
+class RequestCounts(msgspec.Struct, frozen=True):
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class Batch(msgspec.Struct, frozen=True):
+    id: str
+    endpoint: str
+    expires_at: int
+    request_counts: RequestCounts
+
+
+class BatchClaim(msgspec.Struct, frozen=True):
+    """A batch that this gateway is to run; ``done_lines`` and ``done_bytes`` of its input are answered already."""
+
+    batch: Batch
+    project_id: str
+    key_id: str
+    address: str
+    claim_id: str
+    done_lines: int
+    done_bytes: int
+    input_bytes: int
+    input_url: str
+
+
+class BatchClaimAnswer(msgspec.Struct, frozen=True):
+    claim: BatchClaim | None
+
+
+class BatchInstruction(msgspec.Struct, frozen=True):
+    go_on: bool
+    closed: bool
+    input_url: str

@@ -1,48 +1,11 @@
 """OpenAI's files API through either form of the gateway, with the real control plane behind it."""
 
-import contextlib
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
-
 import httpx
 import pytest
-from foundry_core.settings import settings
-from gateway.control import ControlPlane
-from gateway.settings import Settings
 
-from .conftest import FORMS
-from .control_plane import BUCKET, URL, Plane, make_plane
+from .control_plane import Plane
 
 LINES = b'{"custom_id": "a"}\n{"custom_id": "b"}\n'
-
-
-@pytest.fixture
-def plane(aws_tables: None, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Plane:
-    monkeypatch.setenv("METERING_BUCKET", BUCKET)
-    settings.cache_clear()
-    plane = make_plane(call)
-    monkeypatch.setattr("gateway.runtime.ControlPlane", lambda *names: ControlPlane(*names[:3], plane.transport))
-    return plane
-
-
-@contextlib.asynccontextmanager
-async def running(plane: Plane, form: str, spool: Path, key: str) -> AsyncIterator[httpx.AsyncClient]:
-    asked = {"host": "127.0.0.1", "port": 0, "poll_s": 30.0, "flush_s": 30.0, "drain_s": 1.0}
-    chosen = Settings(URL, plane.token, spool, "gw-test", **asked)  # type: ignore[arg-type]
-    async with (
-        FORMS[form](chosen) as (_, port, _),
-        httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", timeout=10, headers={"authorization": f"Bearer {key}"}
-        ) as client,
-    ):
-        yield client
-
-
-@pytest.fixture
-async def http(plane: Plane, form: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with running(plane, form, tmp_path, plane.secret) as client:
-        yield client
 
 
 async def put(http: httpx.AsyncClient, content: bytes = LINES, name: str = "in.jsonl", **form: str) -> httpx.Response:
@@ -87,12 +50,6 @@ async def test_the_project_is_that_of_the_key(http: httpx.AsyncClient, plane: Pl
     refused = await http.post("/v1/files", headers=unknown, **form)  # type: ignore[arg-type]
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
     assert len(plane.objects()) == 1 and made["id"] in plane.objects()[0]
-
-
-@pytest.fixture
-def stranger(plane: Plane, call: Callable[..., Any]) -> str:
-    other = call("POST", "/projects", {"name": "beta"}).ok(201)["id"]
-    return str(plane.add_key(other)["secret"])
 
 
 async def test_another_projects_file_does_not_exist(stranger: str, http: httpx.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """The real control plane for a gateway under test: its functions on moto, asked without a socket."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,11 +68,55 @@ class Plane:
     def add_key(self, project: str, **fields: Any) -> Any:
         return self.call("POST", f"/projects/{project}/keys", {"name": "one", **fields}).ok(201)
 
-    def publish(self, name: str, address: str) -> None:
+    def upload(self, content: bytes) -> str:
+        """A file of the project."""
+        from functions.app.openai_wire import FileOrder
+        from functions.app.services import files
+
+        order = FileOrder(key_id=self.key_id, filename="in.jsonl", bytes=len(content))
+        file = files.order(self.project, order).file
+        key = f"files/{self.project}/{file.id}/input.jsonl"
+        aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
+        return files.arrived(self.project, file.id).id
+
+    def order(self, content: bytes, endpoint: str = "/v1/chat/completions") -> str:
+        """A batch of the project."""
+        from functions.app.openai_wire import BatchOrder
+        from functions.app.services import batches
+
+        asked = {"endpoint": endpoint, "completion_window": "24h", "address": "127.0.0.1"}
+        order = BatchOrder(key_id=self.key_id, input_file_id=self.upload(content), **asked)  # type: ignore[arg-type]
+        return batches.create(self.project, order).id
+
+    def batch(self, batch_id: str) -> Any:
+        from functions.app.services import batches
+
+        return batches.get(self.project, batch_id)
+
+    def lines(self, file_id: str | None) -> list[Any]:
+        """What a file of the project holds."""
+        from functions.app.store import files
+
+        keys = files.load(self.project, file_id).keys if file_id else []
+        found = [aws.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys]
+        return [json.loads(line) for line in b"".join(found).splitlines()]
+
+    def silence(self, batch_id: str) -> None:
+        """The gateway that runs it has not been heard of for a minute."""
+        from functions.app.store import batches
+
+        def change(stored: Any) -> tuple[None, list[Any]]:
+            stored.claim_until_ms = 0
+            return None, []
+
+        batches.update(self.project, batch_id, change)
+
+    def publish(self, name: str, address: str, price: dict[str, int]) -> None:
         """An endpoint of the project with one engine."""
         from functions.app.services import endpoints
 
-        facts = {"deployment_id": f"dep_{name}", "project_id": self.project, "model_id": "m", "cluster_id": "c"}
+        facts = {"deployment_id": f"dep_{name}", "project_id": self.project, "model_id": "m", "cluster_id": "c",
+                 "price": price}  # fmt: skip
         endpoints.publish({**facts, "endpoint_name": name}, {"upstreams": [address]})
 
 
