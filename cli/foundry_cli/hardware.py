@@ -1,6 +1,7 @@
 """What is asked about, as people type it: models, devices, configurations to leave out."""
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from foundry_cli.errors import CliError
 if TYPE_CHECKING:
     from foundry_sim.facts.devices import Device
     from foundry_sim.search.plans import DeviceGroup, SimulationRequest
+    from pydantic_core import ErrorDetails
 
 EXAMPLE = "foundry simulate --model meta-llama/Llama-3.1-8B --devices h100_sxm:1x8 --concurrency 32 --ttft 500"
 # Fields of a request whose options have other names.
@@ -17,11 +19,11 @@ _OPTIONS = {
     "ttft_ms": "--ttft",
     "tokens_per_second": "--tps",
     "e2e_ms": "--e2e",
-    "input_tokens": "--input-tokens",
-    "output_tokens": "--output-tokens",
-    "concurrency": "--concurrency",
     "device_groups": "--devices",
+    "adapters": "--lora",
+    "rank": "--lora-rank",
 }
+_SHAPE = "DEVICE[:COUNT or :NODESxDEVICES][@USD]: 1 to 4,096 nodes of 1 to 72 devices, at most 1,000,000 USD each"
 _BLOCK = "--block engine=vllm,device=l40s,tp=4,reason=TEXT"
 _NUMBERS = ("tp", "pp", "ep")
 _TEXTS = ("engine", "device", "weights")
@@ -58,7 +60,9 @@ def device_groups(devices: list[str]) -> list["DeviceGroup"]:
                 )
             )
         except (ValueError, OverflowError):
-            raise CliError(f"'{item[:60]}' is not DEVICE[:COUNT or :NODESxDEVICES][@USD].", EXAMPLE) from None
+            raise CliError(
+                f"'{item[:60]}' is not DEVICE[:COUNT or :NODESxDEVICES][@USD]: {_RANGES}.", EXAMPLE
+            ) from None
     if not found:
         raise CliError("Say on what to run: --devices, or --cluster for a registered one.", EXAMPLE)
     return found
@@ -136,7 +140,16 @@ def request_of(fields: dict[str, Any]) -> "SimulationRequest":
     try:
         return SimulationRequest(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][-1]) if first["loc"] else "request"
-        where = _OPTIONS.get(field, field.replace("_", " "))
-        raise CliError(f"{where}: {first['msg'].removeprefix('Value error, ')}.", "foundry simulate --help") from None
+        raise CliError(_worded(error.errors()[0]), "foundry simulate --help") from None
+
+
+def _worded(error: "ErrorDetails") -> str:
+    field, value = str(error["loc"][-1]) if error["loc"] else "request", error["input"]
+    if field == "workload":
+        return "Give either --concurrency or --rate, not both."
+    option = _OPTIONS.get(field, f"--{field.replace('_', '-')}")
+    if isinstance(value, float) and not isfinite(value):
+        return f"{option}: {value} is not a number to compare with."
+    if isinstance(value, int | float):
+        return f"{option}: {value} is out of range: it {error['msg'].replace('Input should', 'must')}."
+    return f"{option}: {error['msg']}."

@@ -53,11 +53,15 @@ def predict(
     from foundry_sim.predict_io import predict_file
 
     known = read_calibration(calibration) if calibration else None
+    if source.resolve() == target.resolve():
+        _fail(f"{source} is both --input and --output. Write the predictions to another file.")
     try:
         rows, errors = predict_file(source, target, method.value, known)
     except OSError as error:
-        _fail(f"{error.filename or source}: {error.strerror}. Check the paths and try again.")
-    typer.echo(f"{rows} rows, {errors} with an error → {target}", err=True)
+        named = str(error.filename or source).removesuffix(".partial")
+        _fail(f"{named}: {error.strerror}. Check the paths and try again.")
+    note = "" if rows else f" ({source} holds no request)"
+    typer.echo(f"{rows} rows, {errors} with an error → {target}{note}", err=True)
 
 
 @sim_app.command()
@@ -99,6 +103,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         _fail(f"{path} is not one JSON object per line.")
     if not all(isinstance(row, dict) for row in found):
         _fail(f"{path} is not one JSON object per line.")
+    if not found:
+        _fail(f"{path} holds no points.")
     return found
 
 

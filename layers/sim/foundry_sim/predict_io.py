@@ -65,7 +65,7 @@ def _parsed(line: bytes) -> PredictionRequest | tuple[Id, str]:
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
-        return "", "the line is not valid JSON"
+        return "", "the line is not valid JSON; each line holds one whole request"
     name: Id = ""
     try:
         name = identifier(value) if isinstance(value, dict) else ""

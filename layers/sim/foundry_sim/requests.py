@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isfinite
 from sys import float_info
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from foundry_sim.errors import ConfigurationError
 from foundry_sim.facts.architecture import Architecture, resolve
@@ -225,7 +225,7 @@ def _architecture(model: str | Mapping[str, Any]) -> Architecture:
     return _by_name(model) if isinstance(model, str) else resolve(model)
 
 
-def _missing(name: str) -> str:
+def _missing(name: str) -> NoReturn:
     raise ConfigurationError(f"{name} is required")
 
 
@@ -254,6 +254,8 @@ def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _number(value: Any, name: str) -> float:
+    if value is None:
+        _missing(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= float_info.max:
         raise ConfigurationError(f"{name} must be a number")
     return float(value)

@@ -64,6 +64,13 @@ def test_embedding_models_show_latency_not_tokens() -> None:
     ("arguments", "words"),
     [
         (["--model", "nobody/nothing", "--devices", "l4"], "not bundled"),
+        (["--model", "Qwen/Quen3-8B", "--devices", "l4"], "near are Qwen/Qwen3-8B"),
+        (["--model", "qwen3-8b", "--devices", "l4:1x100"], "72 devices"),
+        (["--model", "qwen3-8b", "--devices", "l4:1@-3"], "USD"),
+        (["--model", "qwen3-8b", "--devices", "l4", "--ttft", "nan"], "--ttft: nan is not a number"),
+        (["--model", "qwen3-8b", "--devices", "l4", "--tps", "1e308"], "--tps: 1e+308 is out of range: it must be"),
+        (["--model", "qwen3-8b", "--devices", "l4", "--replicas", "100000"], "--replicas: "),
+        (["--model", "qwen3-8b", "--devices", "l4", "--lora", "100000"], "--lora: "),
         (["--model", "qwen3-8b", "--devices", "abacus"], "abacus"),
         (["--model", "qwen3-8b", "--devices", "l4:2y"], "DEVICE"),
         (["--model", "qwen3-8b", "--devices", "l4:0x1"], "DEVICE"),

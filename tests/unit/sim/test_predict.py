@@ -109,6 +109,8 @@ def test_every_kind_of_device_and_load_is_covered(name: str, kind: dict[str, Any
         ({"engine": "trtllm", "device": "mi300x"}, "NVIDIA"),
         ({"engine": "vlm"}, "known are vllm"),
         ({"osl": 0}, "generates text"),
+        ({"osl": None}, "osl is required"),
+        ({"load": {"kind": "closed"}}, "concurrency is required"),
         ({"model": "BAAI/bge-m3", "tp": 1, "engine": "trtllm"}, "use vllm or sglang"),
         ({"model": "BAAI/bge-m3", "tp": 1, "load": {"kind": "open", "rate": 1e6}}, "more requests arrive"),
         ({"tp": 3}, "64 attention heads"),
@@ -265,6 +267,22 @@ def test_the_command_explains_a_missing_file(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.output.startswith("error: /no/file: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_overwrites_no_input_and_says_when_there_is_none(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\r\n\r\n")
+
+    def run(*paths: Path) -> Any:
+        return CliRunner().invoke(sim_app, ["predict", "--input", str(paths[0]), "--output", str(paths[1])])
+
+    before = source.read_bytes()
+    refused = run(source, tmp_path / "." / "in.jsonl")
+    assert refused.exit_code == 1 and "both --input and --output" in refused.output and source.read_bytes() == before
+    assert "1 rows, 0 with an error" in run(source, target).output  # byte order mark and CRLF are taken
+    assert f"error: {tmp_path}: " in run(source, tmp_path).output
+    source.write_text("\n")
+    assert "holds no request" in run(source, target).output
 
 
 def test_library_requests_are_checked_too() -> None:

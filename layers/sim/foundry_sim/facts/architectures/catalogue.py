@@ -1,6 +1,7 @@
 """The bundled architectures and the ways to name a model."""
 
 import json
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,17 @@ def _load_local(model: str) -> Architecture:
     except (OSError, ValueError):
         found = False
     if not found:
-        known = "`foundry sim models` lists those that are"
+        known = f"{_near(model[:120])}`foundry sim models` lists those that are"
         raise ArchitectureError(f"model '{model[:120]}' is not bundled ({known}); give the path of its config.json")
     return from_config(_read(local), local.parent.name or local.stem)
+
+
+@lru_cache(maxsize=512)
+def _near(model: str) -> str:
+    """Bundled names that a mistyped one may mean."""
+    close = get_close_matches(model.strip().lower(), list(_index()), 3, 0.8)
+    names = ", ".join(_index()[name].stem.replace("--", "/") for name in close)
+    return f"near are {names}; " if names else ""
 
 
 def config_of(model: str) -> dict[str, Any]:
