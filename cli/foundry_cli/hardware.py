@@ -60,9 +60,7 @@ def device_groups(devices: list[str]) -> list["DeviceGroup"]:
                 )
             )
         except (ValueError, OverflowError):
-            raise CliError(
-                f"'{item[:60]}' is not DEVICE[:COUNT or :NODESxDEVICES][@USD]: {_RANGES}.", EXAMPLE
-            ) from None
+            raise CliError(f"'{item[:60]}' is not {_SHAPE}.", EXAMPLE) from None
     if not found:
         raise CliError("Say on what to run: --devices, or --cluster for a registered one.", EXAMPLE)
     return found
