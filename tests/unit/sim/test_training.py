@@ -8,9 +8,10 @@ import pytest
 from foundry_sim.physics.step import Shape, experts_s
 from foundry_sim.physics.terms import take
 from foundry_sim.train import fit_physics
-from foundry_sim.train.collect import originals, silicon
+from foundry_sim.train.collect import originals
 from foundry_sim.train.dataset import Dataset, load
 from foundry_sim.train.fit import fitted_table
+from foundry_sim.train.readers.inferencex import silicon
 
 ROW = {
     "mode": "agg",
