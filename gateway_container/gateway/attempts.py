@@ -50,18 +50,22 @@ class Attempts(Exchange):
 
     def run(self) -> None:
         """The request is complete and it is its turn."""
+        if self.admit():
+            self.proceed()
+
+    def admit(self) -> bool:
+        """Whether it may go on at once; else it is refused, or waits for a lease."""
         if self.problem is not None:
             self.refuse(self.problem)
-            return
+            return False
         try:
             short = self.hot.policy.admit(self, self.body, self.content_type, self.hot.now_ms)
         except Rejected as problem:
             self.refuse(problem)
-            return
+            return False
         if short is not None:
             self.hot.spawn(self._reserve())
-        else:
-            self._admitted()
+        return short is None
 
     async def _reserve(self) -> None:
         try:
@@ -75,9 +79,10 @@ class Attempts(Exchange):
         if self.over:  # the client left while we waited: what has just been held goes back
             self.hot.policy.release(self)
         else:
-            self._admitted()
+            self.proceed()
 
-    def _admitted(self) -> None:
+    def proceed(self) -> None:
+        """It is admitted: its stages, or a deployment."""
         assert self.endpoint is not None
         if self.endpoint.stages:
             self.pipeline = HotPipeline(cast("Flow", self), self.endpoint.stages)

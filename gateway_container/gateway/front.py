@@ -77,7 +77,7 @@ class Front(Strict):
         else:  # the same, compiled: a flow's attributes are at hand, those of a job are looked up
             flow.body = body
             self._job = flow
-            flow.run()
+            self.hot.run_soon(flow)
         return True
 
     def _learn(self, data: bytes, at_start: bool) -> None:
