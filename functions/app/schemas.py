@@ -1,11 +1,10 @@
 """What the app domain takes and gives. Money in nano-USD, times in UTC milliseconds."""
 
 from ipaddress import ip_network
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from foundry_core.permissions import Level
 from foundry_core.principal import Role
-from foundry_core.runs import Run, RunError, RunStatus, StepStatus
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from functions.app.fields import Adapters, Name, OutsideUrl, ServedName
@@ -259,46 +258,6 @@ class PublishedEndpoint(Endpoint):
 
     def public(self) -> Endpoint:
         return Endpoint.model_validate(self.model_dump(include=set(Endpoint.model_fields)))
-
-
-class StepView(BaseModel):
-    name: str
-    title: str
-    status: StepStatus
-    started_at_ms: int | None
-    ended_at_ms: int | None
-    progress: float | None
-    detail: str | None
-    error: RunError | None
-
-
-class RunView(BaseModel):
-    """A run as clients see it: without what its steps hand on to one another."""
-
-    id: str
-    kind: str
-    subject_id: str
-    project_id: str | None
-    status: RunStatus
-    attempt: int
-    version: int
-    steps: list[StepView]
-    result: dict[str, Any] | None
-    error: RunError | None
-    cancel_requested: bool
-    created_by: str
-    created_at_ms: int
-    started_at_ms: int | None
-    ended_at_ms: int | None
-    eta_ms: int | None
-
-    @classmethod
-    def of(cls, run: Run) -> "RunView":
-        return cls.model_validate(run.model_dump())
-
-
-class RunRetry(Request):
-    from_step: Annotated[str, StringConstraints(max_length=64)] | None = None
 
 
 class GatewayCreate(Request):

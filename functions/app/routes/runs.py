@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query, Request, Response
 from foundry_core.http import CurrentPrincipal
 
 from functions.app.routes.common import UNCHANGED, Cursor, Id, Limit, tagged
-from functions.app.schemas import Page, RunRetry, RunView
+from functions.app.run_schemas import RunRetry, RunView
+from functions.app.schemas import Page
 from functions.app.services import runs as service
 
 router = APIRouter(prefix="/runs", tags=["runs"])
