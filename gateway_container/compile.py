@@ -20,7 +20,7 @@ MODULES = (
     *("attempts", "connection", "flow", "form_flow", "framing", "front", "header_names", "hot", "journal", "metering"),
     *("pool", "repeated_head", "strict", "upstream", "core/authorise", "core/call", "core/choose", "core/exchange"),
     *("core/headers", "core/health", "core/lease", "core/limit", "core/multipart", "core/policy", "core/problems"),
-    *("core/reserve", "core/retry", "core/snapshot", "core/usage", "telemetry"),
+    *("core/reserve", "core/retry", "core/snapshot", "core/usage", "core/wake", "telemetry"),
 )
 
 

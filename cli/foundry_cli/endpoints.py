@@ -87,6 +87,9 @@ def endpoint_policy(
     hold: Annotated[
         int | None, typer.Option(help="Seconds that requests wait for a sleeping deployment, 0: they wake none.")
     ] = None,
+    hold_queue: Annotated[
+        int | None, typer.Option(help="How many requests may wait for one at each gateway process, 64 if never set.")
+    ] = None,
     project: Project = None,
 ) -> None:
     """Show what gateways do with an endpoint's requests, or change what is given."""
@@ -98,6 +101,7 @@ def endpoint_policy(
         "traffic": _entries(traffic, '{"endpoint": "next", "weight": 0.1}'),
         "fallbacks": None if fallbacks is None else [name for name in fallbacks.split(",") if name],
         "hold_s": hold,
+        "hold_queue": hold_queue,
     }  # fmt: skip
     policy = {field: value for field, value in given.items() if value is not None}
     endpoint = api.patch(path, {"policy": policy}) if policy else api.get(path)

@@ -26,6 +26,7 @@ _CALLED = ("http", "bedrock")
 _PATTERN_CHARS = 50_000  # an endpoint is one item of the table
 _MONTH_S = 31 * 24 * 3600
 _HOUR_S = 3600
+_HELD_MAX = 10_000  # each holds its body in memory meanwhile
 
 
 class Guardrail(BaseModel, extra="forbid"):
@@ -94,7 +95,8 @@ class Policy(BaseModel, extra="forbid"):
     """``cache_ttl_s``: how long answers are kept and repeated, 0 for not at all. ``coalesce_ms``: how long chunks of a
     stream may wait for each other while a gateway is busy. ``fallbacks``: other endpoints of the project, asked in turn
     when this one has no deployment left; those that have fallbacks of their own are passed over. ``hold_s``: how long a
-    request waits for a sleeping deployment, which it wakes; 0: it is refused, and nothing is woken."""
+    request waits for a sleeping deployment, which it wakes; 0: it is refused, and nothing is woken. ``hold_queue``: how
+    many may wait so for one deployment at each process of a gateway."""
 
     routing: Routing = "least_outstanding"
     retries: Annotated[int, Field(ge=0, le=10, strict=True)] = 2
@@ -104,6 +106,12 @@ class Policy(BaseModel, extra="forbid"):
     traffic: Annotated[list[Share], Field(max_length=8)] = []
     fallbacks: Annotated[list[Name], Field(max_length=8)] = []
     hold_s: Annotated[int, Field(ge=0, le=_HOUR_S, strict=True)] = 0
+    hold_queue: Annotated[int, Field(ge=1, le=_HELD_MAX, strict=True)] = 64
+
+    @property
+    def others(self) -> set[str]:
+        """The endpoints that answer some of the requests, or get copies of them."""
+        return {*self.fallbacks, *(share.endpoint for share in self.traffic)}
 
     @property
     def canary_weight(self) -> float:

@@ -45,6 +45,7 @@ class BackendEntry(BaseModel):
     weight: float = 1.0
     asleep: bool
     shadow: bool = False
+    endpoint: str = Field("", description="Whose it is, where another endpoint shares its requests with it.")
 
 
 class GuardrailEntry(BaseModel):
@@ -67,6 +68,7 @@ class PolicyEntry(BaseModel):
     coalesce_ms: int
     fallbacks: list[str]
     hold_s: int
+    hold_queue: int
     guardrails: list[GuardrailEntry]
 
 

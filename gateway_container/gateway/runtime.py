@@ -22,6 +22,7 @@ from gateway.core.problems import Rejected
 from gateway.core.shapes import Row
 from gateway.core.snapshot import BrokenSnapshot, Deployment, load
 from gateway.core.stage import Header, Outgoing
+from gateway.core.wake import order_wake
 from gateway.credentials import Credentials, NoCredential
 from gateway.extras import Extras
 from gateway.geoip import Countries
@@ -171,17 +172,14 @@ class Gateway:
         return chosen
 
     async def _wake(self, exchange: Exchange, asleep: Deployment) -> None:
-        """Ask for the wake-up (one lease, so one gateway orders it) and hold the request until the config changes."""
+        """Ask for the wake-up and hold the request until the config changes."""
         assert exchange.endpoint is not None
         rules = exchange.endpoint.policy
         left_s = exchange.arrived_s + rules.hold_s - time.monotonic()
         held = self._held.get(asleep.id, 0)
         if left_s <= 0 or held >= rules.hold_queue:
             raise _starting()
-        order = self.policy.book.scope(f"deployment:{asleep.id}", "wake", 1)
-        leases = self.policy.book.reserve((order,), (1, 0, 0), now_ms())
-        if isinstance(leases, list):  # ordered already; a lease that is held on to never lets it be ordered again
-            leases[0].settle(1, 0)
+        order_wake(self.policy.book, asleep, now_ms())
         self._held[asleep.id] = held + 1
         if self._swapped is None:
             self._swapped = asyncio.get_running_loop().create_future()

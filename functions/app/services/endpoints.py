@@ -90,24 +90,28 @@ def _refuse_shared_adapters(wanted: PublishedEndpoint) -> None:
 
 
 def _refuse_bypass(wanted: PublishedEndpoint) -> None:
-    """No fallback may have limits or guardrails that requests to the endpoint in front of it never met. ``Invalid``."""
-    for other in (e for e in store.all_of(wanted.project_id) if e.name != wanted.name):
-        for fallback, asked in ((other, wanted), (wanted, other)):
-            if fallback.name in asked.policy.fallbacks and not _stands_in(fallback, asked):
-                raise _bypassed(fallback.name, asked.name)
+    """No fallback, canary or shadow may have limits or guardrails that requests to the endpoint in front of it never
+    met. ``Invalid``."""
+    for known in (e for e in store.all_of(wanted.project_id) if e.name != wanted.name):
+        for other, asked in ((known, wanted), (wanted, known)):
+            if other.name in asked.policy.others and not _stands_in(other, asked):
+                raise _bypassed(other.name, asked)
 
 
-def _stands_in(fallback: PublishedEndpoint, asked: PublishedEndpoint) -> bool:
-    """Whether gateways let it answer for ``asked``: see ``_stands_in`` of ``gateway.core.snapshot``."""
-    guardrails = fallback.policy.guardrails
-    return fallback.limits == Limits() and (not guardrails or guardrails == asked.policy.guardrails)
+def _stands_in(other: PublishedEndpoint, asked: PublishedEndpoint) -> bool:
+    """Whether gateways let it answer for ``asked``: the rule of ``gateway.core.snapshot``, held to the same cases
+    (``tests/stand_in_cases.json``)."""
+    guardrails = other.policy.guardrails
+    return other.limits == Limits() and (not guardrails or guardrails == asked.policy.guardrails)
 
 
-def _bypassed(fallback: str, name: str) -> Invalid:
+def _bypassed(other: str, asked: PublishedEndpoint) -> Invalid:
+    named = other in asked.policy.fallbacks
+    code, what = ("fallback_guarded", "fallbacks") if named else ("traffic_guarded", "traffic")
     return Invalid(
-        f"{fallback} cannot be a fallback of {name} and have limits or guardrails of its own: requests to {name} would "
-        "pass them by.", code="fallback_guarded",
-        next_action=f"Take {fallback} out of the fallbacks of {name}, or its limits and guardrails away.",
+        f"{other} cannot be in the {what} of {asked.name} and have limits or guardrails of its own: requests to "
+        f"{asked.name} would pass them by.", code=code,
+        next_action=f"Take {other} out of the {what} of {asked.name}, or its limits and guardrails away.",
     )  # fmt: skip
 
 
@@ -119,7 +123,7 @@ def _refuse_taken(names: Iterable[str]) -> None:
 
 def create(project_id: str, request: EndpointCreate, principal: Principal) -> Endpoint:
     """An endpoint that an external provider answers. ``NameTaken`` when its name or an adapter's is in use;
-    ``Invalid`` for a fallback that has limits or guardrails of its own, and for adapters with shared traffic."""
+    ``Invalid`` for a fallback or share with limits or guardrails of its own, and for adapters with shared traffic."""
     if request.name in request.adapters:
         raise NameTaken(f"An adapter of {request.name} has its name.", next_action="Choose another name.")
     _refuse_taken({request.name, *request.adapters})

@@ -125,9 +125,9 @@ def _endpoint(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -
     )  # fmt: skip
 
 
-def _backend(backend: Backend, id_: str, weight: float, shadow: bool = False) -> BackendEntry:
+def _backend(backend: Backend, id_: str, weight: float, shadow: bool = False, endpoint: str = "") -> BackendEntry:
     facts = backend.model_dump(include=set(BackendEntry.model_fields) - {"id"})
-    return BackendEntry(id=id_, weight=weight, shadow=shadow, **facts)
+    return BackendEntry(id=id_, weight=weight, shadow=shadow, endpoint=endpoint, **facts)
 
 
 def _shared(endpoint: PublishedEndpoint, share: Share, every: Sequence[PublishedEndpoint]) -> list[BackendEntry]:
@@ -137,7 +137,7 @@ def _shared(endpoint: PublishedEndpoint, share: Share, every: Sequence[Published
         return []
     called = _called(other)
     weight, mark = share.weight / max(len(called), 1), "-shadow" if share.shadow else ""
-    return [_backend(b, f"{b.id}/{endpoint.name}{mark}", weight, share.shadow) for b in called]
+    return [_backend(b, f"{b.id}/{endpoint.name}{mark}", weight, share.shadow, other.name) for b in called]
 
 
 def _fallbacks(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -> list[str]:
@@ -170,4 +170,6 @@ def _limits(config: Config) -> dict[str, Limits]:
 
 
 def _owners(config: Config) -> dict[str, str]:
-    return {f"deployment:{backend.id}": e.project_id for e in config.endpoints for backend in e.backends}
+    """Canaries among them, whose requests wake the deployment that they are a share of."""
+    told = [(_endpoint(endpoint, config.endpoints), endpoint.project_id) for endpoint in config.endpoints]
+    return {f"deployment:{b.id}": owner for entry, owner in told for tier in entry.tiers for b in tier if not b.shadow}

@@ -39,6 +39,8 @@ class Chooser:
         endpoint = exchange.endpoint
         assert endpoint is not None
         for possible in endpoint.chain:
+            if possible is not endpoint and not _serves(possible, exchange):
+                continue
             chosen = self.choose(possible, exchange.tried, now_s, exchange.body)
             if chosen is not None:
                 exchange.answered_by = possible
@@ -99,12 +101,20 @@ class Chooser:
         return chosen
 
 
+def _serves(fallback: Endpoint, exchange: Exchange) -> bool:
+    """Whether the engines of a fallback have what was asked for: of a LoRA adapter, the same one."""
+    asked, call = exchange.endpoint, exchange.call
+    assert asked is not None and call is not None
+    adapter = asked.adapters.get(call.model)
+    return adapter is None or adapter in fallback.adapters.values()
+
+
 def sleeping(exchange: Exchange) -> Deployment | None:
     """A deployment that would answer if it were woken, where the endpoint holds requests for that."""
     endpoint = exchange.endpoint
-    if endpoint is None or endpoint.policy.hold_s <= 0:
+    if endpoint is None or not endpoint.sleepers:
         return None
-    return next((d for tier in endpoint.tiers for d in tier if d.asleep and d not in exchange.tried), None)
+    return next((d for d in endpoint.sleepers if d not in exchange.tried), None)
 
 
 def predicted_wait_s(deployment: Deployment) -> float:

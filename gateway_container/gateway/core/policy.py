@@ -7,13 +7,11 @@ from gateway.core import call as calls
 from gateway.core import health, multipart
 from gateway.core.authorise import authorise, find_endpoint, find_key
 from gateway.core.blocking import Blocking
-from gateway.core.call import parse
 from gateway.core.choose import Chooser
 from gateway.core.dialects.translate import translations
 from gateway.core.exchange import Exchange
 from gateway.core.lease import MOST, Amounts, Plan, Scope, part
 from gateway.core.limit import LeaseBook
-from gateway.core.multipart import is_form
 from gateway.core.problems import Rejected, closed, is_error
 from gateway.core.reserve import added_limit, cost_nanos, input_bound, output_bound, refuse_beyond, refuse_for_now
 from gateway.core.retry import FAILURE_STATUS, may_retry
@@ -21,6 +19,7 @@ from gateway.core.shapes import Row
 from gateway.core.snapshot import Deployment, Endpoint, Key, Snapshot
 from gateway.core.stage import StageMaker
 from gateway.core.usage import NOTHING, Usage
+from gateway.core.wake import order_wake
 from gateway.core.wire import Limits
 
 BRIDGED_MS: Final = 2_000  # while the control plane is away for less than this, requests wait for a lease
@@ -65,8 +64,8 @@ class Policy:
 
     def admit(self, exchange: Exchange, body: bytes, content_type: bytes, now_ms: int) -> Scope | None:
         """Read the body, find the endpoint, hold the worst case. Returns the scope that is short. Raises Rejected."""
-        if content_type == JSON or not is_form(content_type):
-            call = parse(body)
+        if content_type == JSON or not multipart.is_form(content_type):
+            call = calls.parse(body)
         else:
             if exchange.form is None:
                 exchange.form = multipart.parse(content_type, body)
@@ -160,6 +159,8 @@ class Policy:
             exchange.routed_s = now_s
         chosen = self.chooser.choose_for(exchange, now_s)
         if chosen is not None:
+            for asleep in exchange.endpoint.sleepers if exchange.endpoint is not None else ():
+                order_wake(self.book, asleep, exchange.ts_ms)  # others answer meanwhile
             exchange.deployment = chosen
             exchange.tried += (chosen,)
             chosen.outstanding += 1
@@ -183,16 +184,16 @@ class Policy:
 
     def outgoing_body(self, exchange: Exchange) -> bytes:
         """The body for the chosen deployment: the client's, but for model name, usage option and token limit."""
-        call, deployment, endpoint = exchange.call, exchange.deployment, exchange.answered_by
-        assert call is not None and deployment is not None and endpoint is not None
+        call, deployment, endpoint, asked = exchange.call, exchange.deployment, exchange.answered_by, exchange.endpoint
+        assert call is not None and deployment is not None and endpoint is not None and asked is not None
         if exchange.form is not None:
-            return exchange.form.with_model(exchange.body, endpoint.adapters.get(call.model, deployment.model))
+            return exchange.form.with_model(exchange.body, asked.adapters.get(call.model, deployment.model))
         cap = None
         if endpoint.max_output_tokens is None and exchange.leases and endpoint.price is not None:
             cap = added_limit(call, exchange.path, endpoint)
-        if not call.stream and cap is None and call.model == deployment.model and not endpoint.adapters:
+        if not call.stream and cap is None and call.model == deployment.model and not asked.adapters:
             return exchange.body
-        model = calls.upstream_model(call, endpoint.adapters, deployment)
+        model = calls.upstream_model(call, asked.adapters, deployment)
         limit_name = calls.limit_name(exchange.path, deployment)
         return calls.rewrite(exchange.body, model, self.adds_usage(exchange), cap, limit_name)
 

@@ -73,8 +73,7 @@ class Deployment:
         "silences",
         "source",
         "stream_usage",
-        "tls", "translations", "weight",
-        "wire",
+        "tls", "translations", "weight", "wire",
     )  # fmt: skip
 
     def __init__(self, deployment: wire.Deployment) -> None:
@@ -119,7 +118,7 @@ class Endpoint:
 
     __slots__ = (
         "adapters", "captured", "chain", "guard", "input_nanos", "limits", "max_output_tokens", "name", "output_nanos",
-        "policy", "price", "problem", "project_ids", "routing", "shadows", "stages", "tiers",
+        "policy", "price", "problem", "project_ids", "routing", "shadows", "sleepers", "stages", "tiers",
     )  # fmt: skip
 
     def __init__(self, endpoint: wire.Endpoint, deployments: dict[str, Deployment], problem: str) -> None:
@@ -144,6 +143,7 @@ class Endpoint:
         self.captured: frozenset[str] = frozenset()  # projects whose bodies are kept
         self.stages: tuple[StageMaker, ...] = ()  # compiled by the policy when the snapshot is put in force
         self.chain: tuple[Endpoint, ...] = (self,)  # itself, then its fallbacks in order
+        self.sleepers: tuple[Deployment, ...] = ()  # that its requests wake
 
     def _compile_guardrails(self, guardrails: Sequence[wire.Guardrail]) -> None:
         from gateway.core.guard.guard import Guard  # most gateways have none, and the pattern engine has its weight
@@ -202,7 +202,19 @@ class Snapshot:
         self.credentials = {credential.ref: credential.sealed for credential in config.credentials}
         _refuse_cycles(config.endpoints)
         for endpoint in config.endpoints:
+            self._keep_bounds(self.endpoints[endpoint.name])
             self.endpoints[endpoint.name].chain = tuple(self._chain(endpoint.name))
+
+    def _keep_bounds(self, asked: Endpoint) -> None:
+        """Canaries and shadows whose own endpoint may not stand in get nothing."""
+        asked.tiers = tuple(tuple(d for d in tier if self._shares(d, asked)) for tier in asked.tiers)
+        asked.shadows = tuple(d for d in asked.shadows if self._shares(d, asked))
+        if asked.policy.hold_s > 0:
+            asked.sleepers = tuple(d for tier in asked.tiers for d in tier if d.asleep)
+
+    def _shares(self, deployment: Deployment, asked: Endpoint) -> bool:
+        owner = self.endpoints.get(deployment.wire.endpoint)
+        return not deployment.wire.endpoint or (owner is not None and _stands_in(owner, asked))
 
     def _chain(self, name: str) -> list[Endpoint]:
         """Itself, then its fallbacks, but for those that may not stand in: they are passed over for their own."""

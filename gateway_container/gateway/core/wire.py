@@ -51,6 +51,7 @@ class Deployment(msgspec.Struct, frozen=True):
     source: Source = "live"
     asleep: bool = False
     shadow: bool = False
+    endpoint: str = ""  # whose it is, where another endpoint of the project shares its requests with it
 
 
 class Guardrail(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ def test_gateways_are_told_where_it_is_and_with_what_key(call: Call, project: st
     assert backend == {
         "id": made["deployment_ids"][0], "url": "https://api.anthropic.com", "model": "claude-x", "source": "live",
         "provider": "anthropic", "credential_ref": f"{project}.anthropic",
-        "weight": 1.0, "shadow": False, "asleep": False,
+        "weight": 1.0, "shadow": False, "asleep": False, "endpoint": "",
     }  # fmt: skip
     assert endpoint["limits"]["budget_nanos"] == 5 and endpoint["price"]["output_nanos_per_token"] == 15000
 

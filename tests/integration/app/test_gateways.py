@@ -175,6 +175,27 @@ def test_an_order_to_wake_goes_out_once(call: Call, project: str, gateway: Call,
     assert [event["subject"] for event in orders] == ["dep_1"]
 
 
+def test_a_canary_wakes_the_deployment_that_it_is_a_share_of(
+    call: Call, project: str, gateway: Call, outbox: Any
+) -> None:
+    from functions.app.services import endpoints
+
+    for name in ("chat", "next"):
+        facts = {"deployment_id": f"dep_{name}", "project_id": project, "model_id": "m", "endpoint_name": name}
+        endpoints.publish(facts, {"upstreams": ["http://10.0.0.1:8000"]})
+    shares = [{"endpoint": "next", "weight": 0.1}, {"endpoint": "next", "weight": 1, "shadow": True}]
+    policy = {"policy": {"routing": "weighted", "traffic": shares}}
+    call("PATCH", f"/projects/{project}/endpoints/chat", policy).ok()
+    wake = {"kind": "wake", "ceiling": 1, "needed": 1}
+    granted = {
+        id_: ask(gateway, {**wake, "scope": f"deployment:{id_}", "lease_id": "l1"})[0]["granted"]
+        for id_ in ("dep_next/chat", "dep_next/chat-shadow")
+    }
+    assert granted == {"dep_next/chat": 1, "dep_next/chat-shadow": 0}
+    [order] = [event for event in outbox() if event["type"] == "foundry.deployment.wake_wanted.v1"]
+    assert order["data"] == {"deployment_id": "dep_next", "project_id": project}
+
+
 def test_leases_of_one_gateway_are_not_anothers_to_close(call: Call, gateway: Call, key: str) -> None:
     token = call("POST", "/gateways", {"name": "other"}).ok(201)["token"]
 

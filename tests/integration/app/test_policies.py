@@ -8,6 +8,8 @@ import pytest
 from gateway.core.snapshot import load
 from gateway.core.wire import Guardrail
 
+from tests.stand_in import stand_in_cases
+
 Call = Callable[..., Any]
 MADE = {"name": "chat", "provider": "openai", "url": "https://api.example.com", "model": "m"}
 RULES = [
@@ -26,7 +28,7 @@ def path(call: Call, project: str) -> str:
 
 def test_an_endpoint_has_the_usual_policy(call: Call, path: str) -> None:
     usual = {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "guardrails": [],
-             "traffic": [], "fallbacks": [], "hold_s": 0}  # fmt: skip
+             "traffic": [], "fallbacks": [], "hold_s": 0, "hold_queue": 64}  # fmt: skip
     assert call("GET", path).ok()["policy"] == usual
 
 
@@ -49,11 +51,12 @@ def test_an_endpoint_can_be_made_with_its_policy(call: Call, project: str) -> No
 def test_the_gateway_can_use_every_policy(call: Call, project: str, path: str, gateway: Call) -> None:
     """Both sides of the wire contract at once."""
     call("PATCH", path, {"policy": {"cache_ttl_s": 60, "coalesce_ms": 7, "guardrails": RULES, "hold_s": 90}}).ok()
+    call("PATCH", path, {"policy": {"hold_queue": 200}}).ok()
     call("POST", f"/projects/{project}/keys", {"name": "slow", "coalesce_ms": 40}).ok(201)
     snapshot = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode())
     endpoint = snapshot.endpoints["chat"]
     assert (endpoint.policy.cache_ttl_s, endpoint.policy.coalesce_ms, endpoint.problem) == (60, 7, "")
-    assert endpoint.policy.hold_s == 90
+    assert (endpoint.policy.hold_s, endpoint.policy.hold_queue) == (90, 200)
     assert endpoint.policy.guardrails[0] == Guardrail("no-mail", "pii", action="redact", patterns=["email"])
     scan = endpoint.policy.guardrails[3]
     assert (scan.url, scan.credential_ref, scan.fail_open) == ("https://scan.example.com/v1", f"{project}.scan", True)
@@ -71,6 +74,7 @@ def test_a_canary_and_a_shadow_get_their_shares(call: Call, project: str, path: 
     endpoint = load(json.dumps(gateway("GET", "/gateway/config").ok()).encode()).endpoints["chat"]
     [tier] = endpoint.tiers
     assert [(d.id, d.weight) for d in tier[1:]] == [("dep_next/0/chat", 0.05), ("dep_next/1/chat", 0.05)]
+    assert [d.wire.endpoint for d in (*tier, *endpoint.shadows)] == ["", "next", "next", "lab"]
     assert tier[0].weight == pytest.approx(0.9) and endpoint.policy.routing == "weighted"
     assert [(d.id, d.weight, d.host) for d in endpoint.shadows] == [("dep_lab/chat-shadow", 0.5, "c")]
     endpoints.unpublish("dep_next")
@@ -113,6 +117,35 @@ def test_a_fallback_may_have_the_same_guardrails(call: Call, project: str, path:
     call("POST", f"/projects/{project}/endpoints", {**MADE, "name": "second", **same}).ok(201)
     call("PATCH", path, {"policy": {"guardrails": RULES[:1], "fallbacks": ["second"]}}).ok()
     call("PATCH", path, {"policy": {"guardrails": []}}).problem(422, "fallback_guarded")
+
+
+@pytest.mark.parametrize("shadow", [True, False])
+def test_canaries_and_shadows_pass_no_limits_or_guardrails_by(
+    call: Call, project: str, path: str, shadow: bool
+) -> None:
+    capped, guarded = {"limits": {"requests_per_minute": 1}}, {"policy": {"guardrails": RULES[:1]}}
+    for change in (capped, guarded):
+        call("POST", f"/projects/{project}/endpoints", {**MADE, "name": "next", **change}).ok(201)
+        shares = {"policy": {"routing": "weighted", "traffic": [{"endpoint": "next", "weight": 0.5, "shadow": shadow}]}}
+        problem = call("PATCH", path, shares).problem(422, "traffic_guarded")
+        assert "next" in problem["detail"] and "traffic of chat" in problem["next_action"]
+        call("PATCH", f"/projects/{project}/endpoints/next", {"limits": None, "policy": None}).ok()
+        call("PATCH", path, shares).ok()
+        call("PATCH", f"/projects/{project}/endpoints/next", change).problem(422, "traffic_guarded")
+        call("PATCH", path, {"policy": None}).ok()
+        call("DELETE", f"/projects/{project}/endpoints/next").ok(204)
+
+
+def test_who_may_stand_in_is_what_gateways_take(call: Call, project: str) -> None:
+    path = f"/projects/{project}/endpoints"
+    for case in stand_in_cases():
+        call("POST", path, {**MADE, "name": "other", **case["other"]}).ok(201)
+        policy = {**case["asked"].get("policy", {}), "fallbacks": ["other"]}
+        answer = call("POST", path, {**MADE, "name": "asked", **case["asked"], "policy": policy})
+        assert answer.status == (201 if case["stands_in"] else 422), case["why"]
+        call("DELETE", f"{path}/other").ok(204)
+        if case["stands_in"]:
+            call("DELETE", f"{path}/asked").ok(204)
 
 
 def test_adapters_are_called_as_models(call: Call, project: str, path: str, gateway: Call) -> None:
@@ -203,7 +236,8 @@ def test_another_project_s_endpoint_gets_no_share(call: Call, path: str, gateway
         ({"routing": "random"}, "routing"),
         ({"fallbacks": ["../other"]}, "fallbacks"),
         ({"hold_s": 3601}, "hold_s"),
-        ({"hold_queue": 5}, "hold_queue"),
+        ({"hold_queue": 0}, "hold_queue"),
+        ({"hold_queue": 10_001}, "hold_queue"),
         ({"traffic": [{"endpoint": "next", "weight": 0.1}]}, "routing weighted"),
         ({"traffic": [{"endpoint": "next", "weight": 1.5, "shadow": True}]}, "weight"),
         ({"routing": "weighted", "traffic": [{"endpoint": f"e{n}", "weight": 0.5} for n in (1, 2)]}, "less than all"),

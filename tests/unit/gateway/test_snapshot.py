@@ -14,6 +14,8 @@ from gateway.core.snapshot import BrokenSnapshot, Snapshot, load
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.stand_in import stand_in_cases
+
 from ipaddress import ip_network  # isort: skip
 
 PII = {"id": "g", "kind": "pii"}
@@ -182,3 +184,25 @@ def exchange_of(policy: Policy) -> Exchange:
     exchange = Exchange(policy.new_event_id(), "/v1/chat/completions", 0.0, 0)
     policy.authorise(exchange, b"sk", "127.0.0.1")
     return exchange
+
+
+@pytest.mark.parametrize("case", stand_in_cases(), ids=lambda case: case["why"])
+def test_who_may_stand_in_is_what_the_control_plane_takes(case: dict[str, Any]) -> None:
+    """As a fallback, a canary and a shadow."""
+    own = {"id": "d", "url": "http://10.0.0.1:8000", "model": "m"}
+    shared = [own | {"id": f"d/asked{mark}", "endpoint": "other", "shadow": bool(mark)} for mark in ("", "-shadow")]
+    policy = {**case["asked"].get("policy", {}), "fallbacks": ["other"]}
+    asked = {**case["asked"], "name": "asked", "tiers": [[own | {"id": "a"}, *shared]], "policy": policy}
+    other = {**case["other"], "name": "other", "tiers": [[own]]}
+    endpoint = taken(config(endpoints=[asked, other])).endpoints["asked"]
+    told = ["asked", "other"] if case["stands_in"] else ["asked"]
+    assert [e.name for e in endpoint.chain] == told
+    assert [d.id for d in endpoint.tiers[0]] == ["a", "d/asked"][: len(told)]
+    assert [d.id for d in endpoint.shadows] == ["d/asked-shadow"][: len(told) - 1]
+
+
+def test_a_share_of_an_endpoint_that_is_unknown_gets_nothing() -> None:
+    """Nobody can say what it asks."""
+    own = {"id": "d", "url": "http://10.0.0.1:8000", "model": "m"}
+    asked = {"name": "asked", "tiers": [[own, own | {"id": "d2/asked", "endpoint": "gone"}]]}
+    assert [d.id for d in taken(config(endpoints=[asked])).endpoints["asked"].tiers[0]] == ["d"]
