@@ -37,12 +37,9 @@ def encoded(
     """Time to result and requests/s for rows that pick a layout by ``index``, and how many requests there is room for;
     ``load`` is users or requests/s. Rows that get more than they answer take `NEVER_MS`."""
     largest = full_batch(tokens, chunk_tokens)
-    alone, full = (
-        np.array([_batch_ms(architecture, device, engine, precision, layout, tokens, size) for layout in layouts])[
-            index
-        ]
-        for size in (1, largest)
-    )
+    sizes = np.array([1, largest])
+    steps = [_batches_ms(architecture, device, engine, precision, layout, tokens, sizes) for layout in layouts]
+    alone, full = np.array(steps)[index].T
     mean = _closed_ms(alone, full, largest, load) if closed else _open_ms(alone, full, largest, load)
     rate = load / (mean / 1e3) if closed else load
     # Requests wait for the batch in front of theirs at worst: the tail is one more batch.
@@ -59,22 +56,20 @@ def full_batch(tokens: int, chunk_tokens: int) -> int:
     return max(1, chunk_tokens // tokens)
 
 
-def _batch_ms(
+def _batches_ms(
     architecture: Architecture,
     device: Device,
     engine: str,
     precision: Precision,
     layout: Layout,
     tokens: int,
-    size: int,
-) -> float:
-    """One batch of ``size`` sequences; the mean context of a token is half its own sequence."""
-    setup = Setup(
-        architecture, device, engine, None, None, precision, layout.tp, layout.pp, layout.ep, layout.dp,
-        chunk_tokens=max(tokens, size * tokens),
-    )  # fmt: skip
-    whole = size * tokens
-    return float(StepModel(setup).prefill_ms(whole, tokens / 2 - whole / 2))
+    sizes: NDArray[np.intp],
+) -> Array:
+    """Batches of so many sequences; the mean context of a token is half its own sequence."""
+    split = (layout.tp, layout.pp, layout.ep, layout.dp)
+    model = StepModel(Setup(architecture, device, engine, None, None, precision, *split))
+    whole = sizes * tokens
+    return model.prefill_ms(whole, tokens / 2 - whole / 2)
 
 
 def _closed_ms(alone: Array, full: Array, largest: int, users: Array) -> Array:
