@@ -41,6 +41,15 @@ def test_the_platform_takes_all_that_is_sent(platform: Any) -> None:
     SimulationCreate(**platform.body("POST", PATH))
 
 
+def test_the_replay_of_the_first_plan_is_told_as_offline(platform: Any) -> None:
+    gaps = {"mean": 9.0, "p50": 8.0, "p95": 20.0, "p99": 40.0}
+    replay = {"requests": 640, "goodput_share": 0.911, "goodput_requests_per_s": 13.3, "itl_ms": gaps, "preemptions": 0}
+    platform.answers[f"{PATH}/sim_1"]["outcome"] = {"replay": replay}
+    shown = run().output
+    assert "ITL of the first plan: p50 8.0, p95 20.0, p99 40.0 ms" in shown
+    assert "Goodput of the first plan: 13.30 req/s: 91.1% of 640 replayed requests" in shown
+
+
 def test_infeasible_is_json_and_status_one(platform: Any) -> None:
     platform.answers[f"{PATH}/sim_1/plans"] = []
     levels = {"ttft_ms": 900.0, "tokens_per_second": None, "statistic": "mean"}
