@@ -139,7 +139,7 @@ def train(
 @sim_app.command()
 def validate(
     split: Annotated[
-        SplitName | None, typer.Option(help="Only this way of leaving groups out; source trains again, for minutes.")
+        SplitName | None, typer.Option(help="Only this way of leaving groups out; source: what one benchmark measured.")
     ] = None,
     refit: Annotated[
         Refit, typer.Option(help="Train the folds' forests, or everything, again instead of reading stored results.")

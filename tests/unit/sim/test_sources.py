@@ -1,13 +1,15 @@
-"""The table of sources that are left out whole: what it trains on, and what it counts."""
+"""Sources that are left out whole: what teaches the fits, and what their errors may teach in turn."""
 
 from typing import Any
 
 import numpy as np
 import pytest
-from foundry_sim.train import heldout, intervals, sources
+from foundry_sim.train import heldout, intervals
 from foundry_sim.train.dataset import CURRENT, Dataset, load
 from foundry_sim.train.fit import fitted_table
 from foundry_sim.train.fit_residual import Prepared
+
+SOURCE = heldout.SPLITS.index("source")
 
 
 class ShippedConstants:
@@ -22,27 +24,37 @@ class ShippedConstants:
         return fitted_table()
 
 
-def test_a_source_never_teaches_what_is_reported_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = load(known_speculation=False)
-    some = data.take(np.arange(0, len(data.rows), 9))
-    everything = {m.source for m in some.rows}
-    monkeypatch.setattr(sources, "load", lambda known_speculation: some)
-    monkeypatch.setattr(sources.intervals, "trust", lambda *_: 0.5)
-    monkeypatch.setattr(sources.intervals, "sizes_elsewhere", lambda *_: 0.1)
-    monkeypatch.setattr(sources, "PhysicsFit", ShippedConstants)
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    return Prepared(load(known_speculation=False), fitted_table())
+
+
+def _sample(p: Prepared, head: str) -> intervals.Sample:
+    return intervals.sample(p, head, heldout.read(), 1.0)
+
+
+def test_a_source_never_teaches_its_own_constants(monkeypatch: pytest.MonkeyPatch, prepared: Prepared) -> None:
+    monkeypatch.setattr(heldout, "PhysicsFit", ShippedConstants)
     monkeypatch.setattr(ShippedConstants, "taught", [], raising=False)
-    lines = list(sources.report())
+    everything = {m.source for m in prepared.data.rows}
+    names = [name for name, _ in heldout.fit_folds(prepared.data, "source")]
+    assert names == [f"source/{place}" for place in range(len(CURRENT))]
     assert ShippedConstants.taught == [sorted(everything - {source}) for source in sorted(CURRENT)]
-    counted = {line.split()[1] + line.split(":")[0]: int(line.split()[-6]) for line in lines[1:] if ", " not in line}
-    amd = sum(m.source == "inferencex-amd" for m in some.rows)
-    assert counted["tpotinferencex-amd"] == amd > 0
-    assert {line.split(":")[0] for line in lines[1:]} == CURRENT
 
 
-def test_error_sizes_of_a_source_come_from_the_others() -> None:
-    data, stored = load(known_speculation=False), heldout.read()
-    p, distance = Prepared(data, fitted_table()), np.ones(len(data.rows))
-    offline = np.array([m.source == "trtllm-perf" for m in data.rows])
-    alone = intervals.sizes_elsewhere(p, "rate", stored, offline, distance)
-    assert not alone.any(), "one source alone measured the offline rate"
-    assert (intervals.sizes_elsewhere(p, "tpot", stored, offline, distance) > 0).all()
+def test_no_row_of_a_source_teaches_the_sizes_of_its_errors(prepared: Prepared) -> None:
+    s = _sample(prepared, "tpot")
+    source = np.array([prepared.data.rows[row].source for row in s.row])
+    for group in np.unique(s.group[s.split == SOURCE]).tolist():
+        own = set(source[s.group == group].tolist())
+        assert len(own) == 1 and not own & set(source[s.without(group)].tolist())
+
+
+def test_sources_left_out_only_check_and_never_teach(prepared: Prepared) -> None:
+    s = _sample(prepared, "tpot")
+    assert (s.split == SOURCE).any() and not (s.without(-1) & (s.split == SOURCE)).any()
+
+
+def test_a_head_that_one_source_alone_measured_has_no_correction_without_it(prepared: Prepared) -> None:
+    assert not (_sample(prepared, "rate").split == SOURCE).any()
+    assert np.isfinite(heldout.read()["source"].physics["rate"]).any()

@@ -1,7 +1,8 @@
 """Predictions of every measurement by models that never saw its group.
 
-Four ways to leave groups out: `curve` (model, device, engine, devices: an unseen configuration), `model`, `device`, and
-`time` (everything measured after a date). Physics and forests are both refitted without the group.
+Five ways to leave groups out: `curve` (model, device, engine, devices: an unseen configuration), `model`, `device`,
+`time` (everything measured after a date), and `source` (all that one benchmark measured, as other people's benchmarks
+are). Physics and forests are both refitted without the group.
 """
 
 import gzip
@@ -17,14 +18,14 @@ from numpy.typing import NDArray
 from foundry_sim.learned.regressor import HEADS, LIMIT
 from foundry_sim.learned.smoother import Smoother
 from foundry_sim.physics.terms import Array
-from foundry_sim.train.dataset import DATA, Dataset
+from foundry_sim.train.dataset import CURRENT, DATA, Dataset
 from foundry_sim.train.fit_physics import PhysicsFit
 from foundry_sim.train.fit_residual import Prepared, mean_forest
 from foundry_sim.train.fit_tpot import beside
 from foundry_sim.train.fit_ttft import places, smoother
 from foundry_sim.train.measurement import Measurement
 
-SPLITS = ("curve", "model", "device", "time")
+SPLITS = ("curve", "model", "device", "time", "source")
 FILE = DATA / "training" / "heldout.npz"
 FOLDS = DATA / "training" / "folds.json.gz"
 ROUNDS = 16
@@ -47,7 +48,7 @@ _DEVICES = {"b200_sxm": 0, "gb200": 0, "h100_sxm": 1, "h200_sxm": 2, "mi355x": 3
 @dataclass(frozen=True, slots=True)
 class Heldout:
     """Log errors (predicted / measured) by head, and how far the nearest measurement was that trained; NaN where a row
-    was never left out. Shape: rows."""
+    was never left out, `corrected` also where nothing else taught. Shape: rows."""
 
     physics: dict[str, Array]
     corrected: dict[str, Array]
@@ -74,6 +75,7 @@ _FOLD: dict[str, Callable[[Sequence[Measurement]], Callable[[Measurement], int]]
     "model": lambda _: lambda m: _MODELS.index(m.model) if m.model in _MODELS else -1,
     "device": lambda _: lambda m: _DEVICES.get(m.device, -1),
     "time": lambda _: lambda m: 0 if _late(m) else -1,
+    "source": lambda _: lambda m: sorted(CURRENT).index(m.source) if m.source in CURRENT else -1,
 }
 
 
@@ -116,7 +118,7 @@ def errors_without(p: Prepared, out: NDArray[np.bool_]) -> Heldout:
     for h in HEADS:
         known = out & p.usable(h)
         taught = known.any() and np.any(p.usable(h) & ~out)  # one source alone measured the offline rate
-        value = _correction(p, h, ~out, columns, first) if taught else np.zeros(len(out))
+        value = _correction(p, h, ~out, columns, first) if taught else np.nan
         corrected[h] = np.where(known, value - p.residual[h], np.nan)
     return Heldout(physics, corrected, np.where(out, first.predict_near(places(p))[1], np.nan))
 

@@ -3,10 +3,10 @@
 A forest predicts an error's size from the features and the distance to the nearest measurement: answers lean to the low
 side by it, and a factor stretches it until the nominal share of left-out rows is covered. Unseen configurations, models
 and devices teach both. What is reported of a group comes from forests and factors made without its rows; rows after the
-date never teach, only check.
+date and sources left out never teach, only check.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from foundry_sim.train.heldout import SPLITS, Heldout, folds
 _COVERAGE = {False: 0.90, True: 0.93}
 _NOVEL = ("model", "device")
 _TRUSTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_TEST = "time"
+_TESTS = ("time", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,15 @@ class Sample:
 
     @property
     def novel(self) -> NDArray[np.bool_]:
-        return np.isin(self.split, [SPLITS.index(name) for name in _NOVEL])
+        return self._of(_NOVEL)
 
     def without(self, group: int) -> NDArray[np.bool_]:
-        """What may teach about a group: nothing of its rows under any split, nothing of the test split."""
+        """What may teach about a group: nothing of its rows under any split, nothing of the test splits."""
         own = np.isin(self.row, self.row[self.group == group])
-        return np.asarray(~own & (self.split != SPLITS.index(_TEST)))
+        return ~own & ~self._of(_TESTS)
+
+    def _of(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        return np.isin(self.split, [SPLITS.index(name) for name in names])
 
 
 def errors(held: Heldout, head: str, trust: float) -> Array:
@@ -89,17 +92,6 @@ def crossed(s: Sample) -> tuple[Array, Array]:
         out = s.group == group
         found[out] = sizes[out] * _stretch(s, sizes, s.without(group), bool(s.novel[out][0]))
     return s.error - lean(sizes), found
-
-
-def sizes_elsewhere(
-    p: Prepared, head: str, found: Mapping[str, Heldout], out: NDArray[np.bool_], distance: Array
-) -> Array:
-    """Expected size of every row's error at this distance, taught by no row of `out`; zero where no other could."""
-    s = sample(p, head, found, trust(p.data, head, found))
-    others = s.without(-1) & ~out[s.row]
-    if not others.any():
-        return np.zeros(len(out))
-    return error_size(_forest(s, others).predict(with_distance(p.features, distance)))
 
 
 def _sizes(s: Sample) -> Array:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from foundry_sim.learned.regressor import HEADS
 from foundry_sim.physics.terms import Array
 from foundry_sim.search.judge import CAUTION
-from foundry_sim.train import heldout, intervals, sources, tails
+from foundry_sim.train import heldout, intervals, tails
 from foundry_sim.train.dataset import Dataset, fully_known, load
 from foundry_sim.train.decisions import decide, summary
 from foundry_sim.train.fit import fitted_table
@@ -22,26 +22,27 @@ _GROUPS: dict[str, Callable[[Measurement], str]] = {
     "model": lambda m: m.model,
     "device": lambda m: m.device,
     "time": lambda m: m.engine,
+    "source": lambda m: m.source + ("" if fully_known(m) else ", not fully recorded"),
 }
 _CAUTIONS = (0.0, 0.25, CAUTION, 0.75, 1.0)
-_HEADER = f"{'':52} {'n':>5} {'MAPE %':>7} {'median':>7} {'p90':>7} {'bias':>7} {'cover %':>8}"
+_HEADER = (
+    f"{'':52} {'n':>5} {'MAPE %':>7} {'median':>7} {'p90':>7} {'bias':>7} {'cover %':>8}  closed form: MAPE, median"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Log errors (predicted / measured) and half-widths (log) of the intervals, by head; NaN where not left out."""
+    """Log errors (predicted / measured), half-widths (log) of the intervals, and log errors of the closed form alone;
+    by head, NaN where not left out."""
 
     errors: dict[str, Array]
     widths: dict[str, Array]
+    physics: dict[str, Array]
 
 
 def report(split: str | None = None, refit: str = "nothing") -> Iterator[str]:
     """Lines of the table, from the stored held-out predictions on which the shipped intervals were calibrated.
-    `refit` "forests" first trains the corrections of every fold again, "everything" the physics, too (minutes). `split`
-    "source" is a table of its own, which leaves out whole sources and always trains everything."""
-    if split == "source":
-        yield from sources.report()
-        return
+    `refit` "forests" first trains the corrections of every fold again, "everything" the physics, too (minutes)."""
     chosen = [split] if split else list(SPLITS)
     asked = load(known_speculation=False)
     if refit != "nothing":
@@ -72,17 +73,17 @@ def _refit(asked: Dataset, chosen: list[str], physics: bool) -> Iterator[str]:
 
 
 def _table(data: Dataset, split: str, found: LeftOut) -> Iterator[str]:
-    errors, widths = found.errors, found.widths
+    errors = found.errors
     recorded = np.array([fully_known(m) for m in data.rows])
     for head in HEADS:
         seen = np.isfinite(errors[head]) & data.current
         if not seen.any():
             continue
-        yield _line(f"{split}: {head}", errors[head], widths[head], seen)
-        yield _line(f"{split}: {head}, configuration fully recorded", errors[head], widths[head], seen & recorded)
+        yield _line(f"{split}: {head}", found, head, seen)
+        yield _line(f"{split}: {head}, configuration fully recorded", found, head, seen & recorded)
         groups = np.array([_GROUPS[split](m) for m in data.rows])
         for name in sorted(set(groups[seen].tolist())):
-            yield _line(f"   {name}", errors[head], widths[head], seen & (groups == name))
+            yield _line(f"   {name}", found, head, seen & (groups == name))
     if not np.any(np.isfinite(errors["ttft"])):
         return
     for name, error in tails.held_out(data, heldout.read_folds(), split).items():
@@ -109,7 +110,7 @@ def left_out(data: Dataset) -> dict[str, LeftOut]:
     """What validation knows of each way of leaving out, with the trust and widths that such a request would get from
     models made without its group."""
     p, stored = Prepared(data, fitted_table()), heldout.read()
-    found = {split: LeftOut({}, {}) for split in SPLITS}
+    found = {split: LeftOut({}, {}, stored[split].physics) for split in SPLITS}
     for head in HEADS:
         s = intervals.sample(p, head, stored, intervals.trust(data, head, stored))
         error, width = intervals.crossed(s)
@@ -120,10 +121,12 @@ def left_out(data: Dataset) -> dict[str, LeftOut]:
     return found
 
 
-def _line(name: str, error: Array, width: Array, keep: NDArray[np.bool_]) -> str:
-    relative, inside = np.expm1(error[keep]), np.abs(error[keep]) <= width[keep]
+def _line(name: str, found: LeftOut, head: str, keep: NDArray[np.bool_]) -> str:
+    error, width, alone = (part[head][keep] for part in (found.errors, found.widths, found.physics))
+    relative, inside, physics = np.expm1(error), np.abs(error) <= width, 100 * np.abs(np.expm1(alone))
     size = np.abs(relative)
     return (
         f"{name:52} {keep.sum():5d} {100 * size.mean():7.1f} {100 * np.median(size):7.1f} "
         f"{100 * np.quantile(size, 0.9):7.1f} {100 * np.median(relative):7.1f} {100 * inside.mean():8.1f}"
+        f"{physics.mean():20.1f} {np.median(physics):7.1f}"
     )
