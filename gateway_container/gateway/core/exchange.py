@@ -19,8 +19,8 @@ class Exchange:
 
     __slots__ = (
         "amounts", "answered_by", "arrived_s", "body", "call", "deployment", "endpoint", "event_id", "failed",
-        "first_s", "form", "headers", "key", "leases", "more_bytes", "origin", "path", "plan", "request_id", "retries",
-        "routed_s", "trace", "tried", "ts_ms", "wasted_tokens",
+        "first_s", "form", "given", "headers", "key", "leases", "more_bytes", "origin", "path", "plan", "request_id",
+        "retries", "routed_s", "trace", "tried", "ts_ms", "wasted_tokens",
     )  # fmt: skip
 
     def __init__(self, event_id: str, path: str, arrived_s: float, ts_ms: int) -> None:
@@ -42,6 +42,7 @@ class Exchange:
         self.plan: Plan = ()
         self.leases: list[Lease] = []  # that hold ``amounts``, one per scope of the plan
         self.amounts: Amounts = (0, 0, 0)
+        self.given = 0  # prompt tokens among the amounts
         self.trace: Trace | None = None  # where it is sampled
         self.tried: tuple[Deployment, ...] = ()
         self.failed: tuple[tuple[Deployment, bool], ...] = ()  # not judged yet; True: it gave no answer
@@ -49,6 +50,10 @@ class Exchange:
         self.routed_s = 0.0
         self.first_s = 0.0
         self.wasted_tokens = 0
+
+    def budgeted(self) -> bool:
+        """Whether money is held for it."""
+        return bool(self.leases) and any([scope.kind == "money_nanos" for scope in self.plan])
 
     def name_by(self, client_request_id: bytes) -> None:
         """Go by the client's own request id, if it is a sound one."""

@@ -131,7 +131,7 @@ class Policy:
     def _worst(self, exchange: Exchange) -> Amounts:
         call, endpoint = exchange.call, exchange.endpoint
         assert call is not None and endpoint is not None
-        given = input_bound(call, exchange.body, exchange.path) + exchange.more_bytes
+        given = exchange.given = input_bound(call, exchange.body, exchange.path) + exchange.more_bytes
         made = output_bound(call, exchange.path, endpoint)
         if len(endpoint.chain) == 1:
             return 1, given + made, given * endpoint.input_nanos + made * endpoint.output_nanos

@@ -245,7 +245,7 @@ def used(reader: StreamReader | None, body: BodyReader | None, exchange: "Exchan
         return NOTHING, "none"
     size = body.size if body is not None else 0
     if not whole:
-        return counted(len(exchange.body), size // BYTES_PER_TOKEN), "counted"
+        return ended_early(exchange, size // BYTES_PER_TOKEN), "counted"
     found = body.usage() if body is not None else None
     return (found, "upstream") if found is not None else untold(exchange, size)
 
@@ -261,9 +261,21 @@ def read_or_counted(read: Usage | None, pieces: int, exchange: "Exchange", whole
     """What was read of a stream; of one that ended early at least what was seen of it."""
     if read is not None and whole:
         return read, "upstream"
-    seen = counted(len(exchange.body), pieces)
+    seen = counted(len(exchange.body), pieces) if whole else ended_early(exchange, pieces)
+    if read is not None and read.input_tokens:  # some say first what the prompt took
+        seen = Usage(read.input_tokens, seen.output_tokens)
     most = larger(seen, read)
     return most, "upstream" if most == read else "counted"
+
+
+def ended_early(exchange: "Exchange", pieces: int) -> Usage:
+    """What was used at most, as far as it was not seen, where a budget must not be passed: a client that leaves before
+    the usage is told would choose its price otherwise. Without a budget an estimate."""
+    call = exchange.call
+    if call is None or not exchange.budgeted():
+        return counted(len(exchange.body), pieces)
+    unseen = not call.stream and exchange.path in TEXT_PATHS
+    return Usage(exchange.given, exchange.amounts[1] - exchange.given if unseen else pieces)
 
 
 def larger(one: Usage, other: Usage | None) -> Usage:

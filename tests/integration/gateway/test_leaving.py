@@ -1,0 +1,75 @@
+"""What a client pays that leaves before the deployment has said what it used."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from .conftest import until
+
+DENSE = json.dumps({"model": "llama", "max_tokens": 50, "messages": [{"role": "user", "content": "7" * 4000}]}).encode()
+
+
+async def left(stack: Any, stream: bool, limits: dict[str, int]) -> dict[str, Any]:
+    """The row of a client that asks, and leaves once the engine has begun."""
+    over, begun = asyncio.Event(), asyncio.Event()
+
+    async def begin(engine: Any, request: Any, writer: Any) -> None:
+        if stream:
+            engine.begin_stream(writer)
+            engine.event(writer, {"choices": [{"index": 0, "delta": {"content": "t"}}]})
+        begun.set()
+        await over.wait()
+
+    for engine in stack.engines:
+        engine.script = begin
+    stack.config["keys"][0]["limits"] = limits
+    await stack.reconfigure()
+    body = DENSE.replace(b"{", b'{"stream": true, ', 1) if stream else DENSE
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-1\r\nContent-Length: "
+    writer.write(head + b"%d\r\n\r\n" % len(body) + body)
+    await asyncio.wait_for(begun.wait(), 10)
+    if stream:
+        await asyncio.wait_for(reader.readuntil(b'"t"'), 10)
+    writer.close()
+    [row] = await stack.rows(1)
+    over.set()
+    assert (row["outcome"], row["usage_source"]) == ("cancelled", "counted")
+    return dict(row)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_under_a_budget_no_less_than_may_have_been_used(stack: Any, stream: bool) -> None:
+    """Digits can have a token a byte: a fourth of that would leave three fourths to whoever hangs up on purpose."""
+    row = await left(stack, stream, {"budget_nanos": 10**9})
+    assert row["input_tokens"] >= 4000 and row["output_tokens"] == (1 if stream else 50)
+    assert row["cost_nanos"] == 10 * row["input_tokens"] + 30 * row["output_tokens"]
+    await until(lambda: stack.gateway.policy.book.scopes["key:key_1", "money_nanos"].lease.held == 0)
+    assert stack.gateway.policy.book.scopes["key:key_1", "money_nanos"].lease.spent == row["cost_nanos"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_without_a_budget_an_estimate(stack: Any, stream: bool) -> None:
+    row = await left(stack, stream, {"requests_per_minute": 100})
+    assert 1000 <= row["input_tokens"] < 1100 and row["output_tokens"] == int(stream)
+
+
+async def test_what_was_told_of_the_prompt_is_what_counts(stack: Any) -> None:
+    async def tell(engine: Any, request: Any, writer: Any) -> None:
+        engine.begin_stream(writer)
+        engine.event(writer, {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}})
+        writer.close()
+
+    for engine in stack.engines:
+        engine.script = tell
+    stack.config["keys"][0]["limits"] = {"budget_nanos": 10**9}
+    await stack.reconfigure()
+    asked = {"model": "llama", "messages": [], "stream": True, "stream_options": {"include_usage": True}}
+    async with stack.client.stream("POST", "/v1/chat/completions", json=asked, headers=stack.headers()) as response:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await response.aread()
+    [row] = await stack.rows(1)
+    assert (row["outcome"], row["input_tokens"], row["usage_source"]) == ("cut", 3, "upstream")
