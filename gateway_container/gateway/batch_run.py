@@ -10,8 +10,9 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
+from gateway.batch_input import Input
 from gateway.batch_line import KEY_GONE, Answer, ask
-from gateway.batch_lines import Checker, Facts, Line, read, whole_lines
+from gateway.batch_lines import Facts, Line, read
 from gateway.batch_output import Result, answered, expired
 from gateway.clock import now_ms
 from gateway.control import ControlPlaneAway, Refused, decode
@@ -23,7 +24,6 @@ from gateway.runtime import Gateway
 T = TypeVar("T")
 log = logging.getLogger("gateway.batches")
 BEAT_S: Final = 15.0  # a claim lasts a minute
-READ_BYTES: Final = 8 << 20  # two of the longest lines
 KEPT_BYTES: Final = 16 << 20  # of answers, before they are stored
 MAX_PARTS: Final = 500
 MIN_LINES: Final = 20  # of a part
@@ -49,7 +49,7 @@ class BatchRun:
         self._client = client
         self._claim = claim
         self._sleep = sleep
-        self._input_url = claim.input_url
+        self._input = Input(gateway.control, claim)
         counts = claim.batch.request_counts
         self._stored: dict[str, Any] = {
             "total": counts.total or None, "done_lines": claim.done_lines, "done_bytes": claim.done_bytes,
@@ -105,7 +105,7 @@ class BatchRun:
         async with self._reporting:
             content = await self._told("report", sender | said)
             told = decode(content, wire.BatchInstruction)
-        self._go_on, self._closed, self._input_url = told.go_on, told.closed, told.input_url
+        self._go_on, self._closed, self._input.url = told.go_on, told.closed, told.input_url
 
     async def _told(self, what: str, message: dict[str, Any]) -> bytes:
         try:
@@ -129,7 +129,7 @@ class BatchRun:
 
     async def _check(self) -> bool:
         """Whether the whole input is sound; else the batch has failed."""
-        checker = await self._surely(self._checked)
+        checker = await self._surely(partial(self._input.checked, lambda: self._going))
         if checker.errors:
             await self._surely(partial(self._report, {"outcome": "failed", "errors": checker.errors[:100]}))
             return False
@@ -137,25 +137,10 @@ class BatchRun:
         await self._surely(partial(self._report, self._stored))
         return True
 
-    async def _checked(self) -> Checker:
-        checker = Checker(self._claim.batch.endpoint)
-        async for piece in self._control.get(self._input_url):
-            await asyncio.to_thread(checker.feed, piece)
-            if checker.hopeless or not self._going:
-                break
-        checker.end()
-        return checker
-
-    async def _read(self) -> bytes:
-        """The next piece of the input."""
-        first = self._stored["done_bytes"]
-        last = min(first + READ_BYTES, self._claim.input_bytes) - 1
-        return b"".join([piece async for piece in self._control.get(self._input_url, first, last)])
-
     # --- answers ------------------------------------------------------------------------------------------------
 
     async def _answer_all(self) -> None:
-        while self._going and self._stored["done_bytes"] < self._claim.input_bytes:
+        while self._going and self._stored["done_bytes"] < self._input.size_bytes:
             if self._control.batches_wait and time.monotonic() - self._began_s > TURN_S:
                 self._stopped = True
             else:
@@ -172,12 +157,11 @@ class BatchRun:
 
     async def _some(self) -> None:
         """Answer the next lines and store that."""
-        piece = await self._surely(self._read)
-        is_end = self._stored["done_bytes"] + len(piece) >= self._claim.input_bytes
         count = max(MIN_LINES, -(-self._stored["total"] // MAX_PARTS))
-        lines = list(itertools.islice(whole_lines(piece, is_end), count))
-        if not lines:  # blank ones to the end: what is too long for a piece was refused before
-            self._stored["done_bytes"] += len(piece)
+        asked = partial(self._input.lines, self._stored["done_bytes"], count, self._stored["total"])
+        lines, blank = await self._surely(asked)
+        if not lines:
+            self._stored["done_bytes"] += blank
             return
         results = await self._results([line for line, _ in lines])
         if results:

@@ -65,6 +65,7 @@ def _process(gateway: "Gateway") -> Iterator[Family]:
         ("metering_batches_waiting", len(gateway.meter.waiting)),
         ("control_plane_away", int(gateway.policy.book.away)),
         ("requests_held", gateway.requests_held),
+        ("batches_running", len(gateway.batches.runs)),
         ("open_connections", gateway.open_connections()),
         ("loop_lag_seconds", round(observability.loop_lag_s, 6)),
         ("draining", int(gateway.draining)),

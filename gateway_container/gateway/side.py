@@ -1,4 +1,4 @@
-"""Every path that is not inference: health, models, metrics. Plain ASGI, the same in both forms of the gateway."""
+"""Every path that is not inference: health, models, metrics, files, batches. Plain ASGI, the same in both forms."""
 
 import hmac
 
