@@ -220,6 +220,7 @@ class Front(Strict):
             return flow
         self._expects = False
         if method == b"POST" and path == UPLOADS:
+            self._expects = names_of(self._named).expect is not None
             self._form = SideUpload(self.hot, self, method, path, query, list(self._named.items()))
             return self._form
         return SideCall(self.hot, self, method, path, query, list(self._named.items()))

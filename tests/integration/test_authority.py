@@ -195,14 +195,14 @@ def test_who_is_let_in(
     assert seen == {caller: wanted[caller] for caller in seen}
 
 
-@pytest.mark.parametrize(("method", "path"), sorted(GATEWAY_ROUTES), ids=" ".join)
 def test_gateway_routes_take_only_a_gateways_token(
-    method: str, path: str, call: Callable[..., Any], callers: dict[str, Principal | None]
+    call: Callable[..., Any], callers: dict[str, Principal | None]
 ) -> None:
-    body = None if method == "GET" else {}
-    assert {call(method, path, body, who).status for who in callers.values()} == {401}
-    forged = call(method, path, body, None, {"authorization": "Bearer fgw-forged"})
-    assert forged.status == 401
+    for method, path in sorted(GATEWAY_ROUTES):
+        body = None if method == "GET" else {}
+        statuses = {call(method, path, body, who).status for who in callers.values()}
+        forged = call(method, path, body, None, {"authorization": "Bearer fgw-forged"})
+        assert statuses | {forged.status} == {401}, f"{method} {path}"
 
 
 @pytest.mark.parametrize("header", ["x-amzn-oidc-data", "x-user-id", "x-foundry-role", "x-forwarded-user"])

@@ -87,16 +87,13 @@ def test_a_batch_has_the_shape_of_openai(gateway: Call, batches: str, order: dic
     assert "key_id" not in made and "address" not in made
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"endpoint": "/v1/models"}, {"completion_window": "1h"}, {"input_file_id": "a/b"}, {"metadata": {"a": 1}},
-     {"metadata": {"a" * 65: ""}}, {"metadata": {str(n): "" for n in range(17)}}, {"address": "a" * 65}],
-    ids=lambda change: next(iter(change)),
-)  # fmt: skip
-def test_a_malformed_order_is_refused(
-    gateway: Call, batches: str, order: dict[str, Any], change: dict[str, Any]
-) -> None:
-    gateway("POST", batches, {**order, **change}).problem(422, "invalid_request")
+def test_a_malformed_order_is_refused(gateway: Call, batches: str, order: dict[str, Any]) -> None:
+    changes: list[dict[str, Any]] = [
+        {"endpoint": "/v1/models"}, {"completion_window": "1h"}, {"input_file_id": "a/b"}, {"metadata": {"a": 1}},
+        {"metadata": {"a" * 65: ""}}, {"metadata": {str(n): "" for n in range(17)}}, {"address": "a" * 65},
+    ]  # fmt: skip
+    for change in changes:
+        gateway("POST", batches, {**order, **change}).problem(422, "invalid_request")
 
 
 def test_a_batch_needs_a_file_and_a_key_of_its_project(

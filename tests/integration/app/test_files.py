@@ -96,15 +96,13 @@ def test_a_file_ends_after_thirty_days(gateway: Call, files: str, put: Callable[
         assert gateway("GET", files).ok()["data"] == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"filename": "../a"}, {"filename": "a\\b"}, {"filename": "a\0"}, {"filename": ""}, {"filename": "a" * 256},
-     {"bytes": 0}, {"bytes": 201 * 2**20}, {"bytes": "3"}, {"key_id": "a/b"}],
-    ids=repr,
-)  # fmt: skip
-def test_a_malformed_order_is_refused(gateway: Call, files: str, key: str, bucket: str, change: dict[str, Any]) -> None:
-    order = {"key_id": key, "filename": "in.jsonl", "bytes": 3, **change}
-    gateway("POST", files, order).problem(422, "invalid_request")
+def test_a_malformed_order_is_refused(gateway: Call, files: str, key: str, bucket: str) -> None:
+    for change in (
+        {"filename": "../a"}, {"filename": "a\\b"}, {"filename": "a\0"}, {"filename": ""}, {"filename": "a" * 256},
+        {"bytes": 0}, {"bytes": 201 * 2**20}, {"bytes": "3"}, {"key_id": "a/b"},
+    ):  # fmt: skip
+        order = {"key_id": key, "filename": "in.jsonl", "bytes": 3, **change}
+        gateway("POST", files, order).problem(422, "invalid_request")
 
 
 def test_a_key_of_another_project_makes_no_file(gateway: Call, call: Call, key: str, bucket: str) -> None:

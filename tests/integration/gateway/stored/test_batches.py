@@ -297,6 +297,7 @@ async def test_lines_wait_while_live_requests_fill_the_deployment(
         assert (await ended(served, batch_id)).status == "completed"
 
 
+@pytest.mark.parametrize("form", ["hot"])
 async def test_clients_make_see_and_cancel_batches(stranger: str, http: httpx.AsyncClient, plane: Plane) -> None:
     order = {"input_file_id": plane.upload(b"{}"), "endpoint": CHAT, "completion_window": "24h"}
     made = (await http.post("/v1/batches", json={**order, "metadata": {"a": "b"}})).raise_for_status().json()

@@ -1,10 +1,13 @@
 """OpenAI's files API through either form of the gateway, with the real control plane behind it."""
 
+import asyncio
+
 import httpx
 import pytest
 
 from .control_plane import Plane
 
+HOT = pytest.mark.parametrize("form", ["hot"])  # what both forms have in common
 LINES = b'{"custom_id": "a"}\n{"custom_id": "b"}\n'
 
 
@@ -22,6 +25,7 @@ async def test_a_file_comes_back_as_it_was_sent(http: httpx.AsyncClient) -> None
     assert back.content == content
 
 
+@HOT
 async def test_deleting_takes_it_away(http: httpx.AsyncClient, plane: Plane) -> None:
     made = (await put(http)).json()
     assert len(plane.objects()) == 1
@@ -31,6 +35,7 @@ async def test_deleting_takes_it_away(http: httpx.AsyncClient, plane: Plane) -> 
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
+@HOT
 async def test_pages(http: httpx.AsyncClient) -> None:
     ids = [(await put(http)).json()["id"] for _ in range(3)]
     first = (await http.get("/v1/files", params={"limit": 2})).json()
@@ -52,6 +57,7 @@ async def test_the_project_is_that_of_the_key(http: httpx.AsyncClient, plane: Pl
     assert len(plane.objects()) == 1 and made["id"] in plane.objects()[0]
 
 
+@HOT
 async def test_another_projects_file_does_not_exist(stranger: str, http: httpx.AsyncClient) -> None:
     made = (await put(http)).json()
     theirs = {"authorization": f"Bearer {stranger}"}
@@ -61,6 +67,7 @@ async def test_another_projects_file_does_not_exist(stranger: str, http: httpx.A
     assert (await http.get("/v1/files", headers=theirs)).json()["data"] == []
 
 
+@HOT
 async def test_names_are_labels(http: httpx.AsyncClient, plane: Plane) -> None:
     names = {"../../etc/passwd": "passwd", "c:/x/a.jsonl": "a.jsonl", "é.jsonl": "é.jsonl", "x/": "file.jsonl"}
     for name, kept in names.items():
@@ -84,6 +91,23 @@ async def test_what_is_no_such_form_is_refused(http: httpx.AsyncClient, plane: P
     assert plane.objects() == []
 
 
+@HOT
+async def test_who_asks_first_is_told_to_send(http: httpx.AsyncClient, plane: Plane) -> None:
+    """As curl does with a large file; a wrong key is answered before the file has come."""
+    for key, told in ((plane.secret, b"HTTP/1.1 100 Continue"), ("fk-wrong", b"HTTP/1.1 401 ")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", http.base_url.port)
+        head = f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: 1000000\r\n"
+        form = "Content-Type: multipart/form-data; boundary=x\r\nExpect: 100-continue\r\n\r\n"
+        writer.write((head + form).encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if not answer.startswith(told):
+            answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(told)
+        writer.close()
+    assert plane.objects() == []
+
+
+@HOT
 async def test_only_batches_have_files_and_none_is_empty(http: httpx.AsyncClient) -> None:
     refused = await put(http, purpose="fine-tune")
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "purpose")
@@ -105,6 +129,7 @@ async def test_without_the_control_plane_it_is_said_so(http: httpx.AsyncClient, 
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
 
 
+@HOT
 async def test_ids_are_never_part_of_another_path(http: httpx.AsyncClient, plane: Plane) -> None:
     plane.transport.seen.clear()
     for id_ in ("..", "%2e%2e", "a%2fb", "a" * 129, "a%00", "%3Fx"):
