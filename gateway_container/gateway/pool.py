@@ -61,12 +61,14 @@ class Pools:
     def __init__(self, connect_timeout_s: float) -> None:
         self.connect_timeout_s = connect_timeout_s
         self._pools: dict[Address, Pool] = {}
-        self._tls = ssl.create_default_context()
+        self._tls: ssl.SSLContext | None = None  # made when it is needed: it holds a megabyte of certificates
 
     def of(self, deployment: Deployment) -> Pool:
         address = (deployment.host, deployment.port, deployment.tls)
         pool = self._pools.get(address)
         if pool is None:
+            if deployment.tls and self._tls is None:
+                self._tls = ssl.create_default_context()
             tls = self._tls if deployment.tls else None
             pool = self._pools[address] = Pool(address, self.connect_timeout_s, tls)
         return pool
