@@ -10,7 +10,7 @@ from functions.app.wire import Part
 
 MAX_LINES = 50_000
 MAX_ERRORS = 100
-MAX_PART_BYTES = 128 * 1024 * 1024
+MAX_PART_BYTES = 1024 * 1024 * 1024
 PartKind = Literal["output", "error"]
 Outcome = Literal["completed", "failed", "expired", "cancelled", "released"]
 Line = Annotated[int, Field(ge=0, le=MAX_LINES, strict=True)]

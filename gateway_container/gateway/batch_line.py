@@ -105,7 +105,7 @@ async def ask(
     try:
         async with asyncio.timeout(gateway.settings.total_timeout_s):
             await inference.run()
-        answer.body = msgspec.json.format(answer.body, indent=-1)  # a line has no line breaks
+        answer.body = msgspec.json.format(answer.body.decode(), indent=-1).encode()  # a line has no line breaks
     except TimeoutError:
         answer.refuse(Rejected("upstream_timeout"), claim.batch.endpoint)
     except (TooLarge, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

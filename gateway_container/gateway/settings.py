@@ -27,7 +27,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "port": (0, 65535), "workers": (0, 1024), "batch_rows": (1, 10**6), "trace_ratio": (0, 1), "drain_s": (0, 10**9),
     "lease_wait_s": (0, 10**9), "fail_open_requests": AMOUNTS, "fail_open_tokens": AMOUNTS,
     "fail_open_money_nanos": AMOUNTS, "shadow_copies": AMOUNTS, "cache_bytes": AMOUNTS,
-    "batch_lines": (0, 1024),
+    "batch_lines": (0, 64),
 }  # fmt: skip
 
 

@@ -194,6 +194,25 @@ async def test_a_line_that_is_refused_for_now_is_asked_again(served: Plane, tmp_
     assert run.waits == [7.0, 7.0]
 
 
+async def test_what_no_line_can_hold_and_what_never_gets_better_are_errors(
+    served: Plane, tmp_path: Path, engine: Engine
+) -> None:
+    batch_id = served.order(jsonl(*(line(number) for number in range(4))))
+    whole = {"content-type": "application/json"}
+    odd = {0: b'{"a": "\xff"}', 1: b"data: x\n\n"}
+    engine.act = lambda number: (
+        httpx.Response(200, stream=Whole(odd[number]), headers=whole) if number in odd
+        else said(503, {"error": {"code": "overloaded"}}) if number == 2 else None
+    )  # fmt: skip
+    async with running(served, tmp_path, engine) as run:
+        done = await ended(served, batch_id)
+    assert [one["custom_id"] for one in served.lines(done.output_file_id)] == ["line-3"]
+    responses = [one["response"] for one in served.lines(done.error_file_id)]
+    found = [(one["status_code"], one["body"]["error"]["code"]) for one in responses]
+    assert found == [(502, "upstream_invalid"), (502, "upstream_invalid"), (503, "overloaded")]
+    assert engine.asked.count(2) == 9 and run.waits == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
 async def test_when_the_budget_is_used_up_the_rest_are_errors_that_say_so(
     served: Plane, tmp_path: Path, engine: Engine
 ) -> None:
