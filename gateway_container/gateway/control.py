@@ -46,7 +46,10 @@ class ControlPlane:
     ) -> None:
         self.gateway_id = gateway_id
         self._base = url.rstrip("/")
-        self._client = httpx.AsyncClient(timeout=httpx.Timeout(5.0), transport=transport, trust_env=False)
+        # Unbounded: downloads that go on at a client's pace must not keep config and leases waiting.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        timeout = httpx.Timeout(5.0)
+        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, transport=transport, trust_env=False)
         self._authorization = {"authorization": f"Bearer {token}"}
         self._etag = self._pending_etag = ""
         self.batches_wait = False  # to be claimed, as of the last poll
