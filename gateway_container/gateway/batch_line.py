@@ -17,8 +17,9 @@ MAX_ANSWER_BYTES: Final = 8 << 20
 LATER: Final = frozenset({429, 503})
 FINAL: Final = frozenset({"insufficient_quota", "endpoint_closed"})
 KEY_GONE: Final = frozenset({"invalid_api_key", "key_expired"})
-TRIES: Final = 8  # of what may never end; a rate limit always does
+TRIES: Final = 8  # of what may never end; a rate limit that says when it ends does
 MAX_WAIT_S: Final = 60.0
+DOUBLINGS: Final = 6  # until that; a power of a whole day's tries has no float
 
 
 class TooLarge(Exception):
@@ -30,6 +31,7 @@ class Answer:
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
+        self.refused = ""  # why, when it was the gateway itself: deployments have keys and limits of their own
         self.status = 0
         self.retry_after_s = 0.0
         self.body = b""
@@ -49,9 +51,11 @@ class Answer:
         """How long to wait before it is asked again. None: this is the answer."""
         if self.status not in LATER or (code := self.code) in FINAL:
             return None
-        if tried >= TRIES and code != "rate_limit_exceeded":
+        ends = code == "rate_limit_exceeded" and self.retry_after_s > 0
+        beyond = self.refused == "rate_limit_exceeded" and not ends  # of the whole limit: no waiting helps
+        if beyond or (tried >= TRIES and not ends):
             return None
-        return max(self.retry_after_s, min(2.0**tried, MAX_WAIT_S))
+        return max(self.retry_after_s, min(2.0 ** min(tried, DOUBLINGS), MAX_WAIT_S))
 
     def refuse(self, problem: Rejected, path: str) -> None:
         self.status, self.body = problem.status, problem.body(path)
@@ -105,6 +109,7 @@ async def ask(
     try:
         async with asyncio.timeout(gateway.settings.total_timeout_s):
             await inference.run()
+        answer.refused = inference.error_code
         answer.body = msgspec.json.format(answer.body.decode(), indent=-1).encode()  # a line has no line breaks
     except TimeoutError:
         answer.refuse(Rejected("upstream_timeout"), claim.batch.endpoint)

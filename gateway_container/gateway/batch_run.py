@@ -239,7 +239,7 @@ class BatchRun:
         if self._key is None:
             return None
         answer = await ask(self._gateway, self._client, self._claim, self._key, number, body)
-        return None if answer.failed and answer.code in KEY_GONE else answer
+        return None if answer.refused in KEY_GONE else answer
 
     # --- parts --------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from gateway.settings import Settings
 
 from ..conftest import FORMS
 from .control_plane import BUCKET, URL, Plane, make_plane
+from .runs import Engine
 
 
 @pytest.fixture
@@ -40,3 +41,21 @@ def stranger(plane: Plane, call: Callable[..., Any]) -> str:
     """The key of another project."""
     other = call("POST", "/projects", {"name": "beta"}).ok(201)["id"]
     return str(plane.add_key(other)["secret"])
+
+
+@pytest.fixture(autouse=True)
+def _no_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the test of them has some: they come by real time."""
+    monkeypatch.setattr("gateway.batch_run.BEAT_S", 1e6)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def served(plane: Plane) -> Plane:
+    """The plane with an endpoint ``chat`` that costs something."""
+    plane.publish("chat", "http://10.0.0.7:8000", {"input_nanos_per_token": 10, "output_nanos_per_token": 30})
+    return plane

@@ -68,6 +68,15 @@ class Plane:
     def add_key(self, project: str, **fields: Any) -> Any:
         return self.call("POST", f"/projects/{project}/keys", {"name": "one", **fields}).ok(201)
 
+    def limit_key(self, **limits: int) -> None:
+        from foundry_core.principal import Principal
+
+        from functions.app.schemas import KeyChange, Limits
+        from functions.app.services import keys
+
+        change = KeyChange(limits=Limits(**limits))
+        keys.change(self.project, self.key_id, change, Principal("u", "u@example.com", frozenset()))
+
     def upload(self, content: bytes) -> str:
         """A file of the project."""
         from functions.app.openai_wire import FileOrder

@@ -1,120 +1,16 @@
 """Batches run by gateways: through the pipeline, in parts, and on from where a gateway was killed."""
 
 import asyncio
-import contextlib
-import json
 import time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from foundry_core.clock import fixed
-from gateway.runtime import Gateway
-from gateway.settings import Settings
 
 from ..conftest import until
-from .control_plane import URL, Plane
-
-CHAT = "/v1/chat/completions"
-ENDED = ("completed", "failed", "expired", "cancelled")
-LINES = 45  # three parts
-
-
-def line(number: int, **changes: Any) -> dict[str, Any]:
-    body = {"model": "chat", "messages": [{"role": "user", "content": f"{number}"}]}
-    return {"custom_id": f"line-{number}", "method": "POST", "url": CHAT, "body": body, **changes}
-
-
-def jsonl(*lines: dict[str, Any]) -> bytes:
-    return "\n".join(json.dumps(one) for one in lines).encode()
-
-
-INPUT = jsonl(*(line(number) for number in range(LINES)))
-Act = Callable[[int], "httpx.Response | None"]
-
-
-class Engine:
-    """Answers as an engine does, unless ``act`` (told the number in the prompt) has something else to say."""
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-        self.act: Act = lambda number: None
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        number = int(json.loads(request.content)["messages"][0]["content"])
-        self.asked.append(number)
-        await self.gate.wait()
-        usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-        answer = {"choices": [{"message": {"content": f"{number}\n"}}], "usage": usage, "precise": 0.1}
-        return self.act(number) or said(200, answer)
-
-
-def said(status: int, body: Any, **headers: str) -> httpx.Response:
-    content = Whole(json.dumps(body, indent=1).encode())
-    return httpx.Response(status, stream=content, headers={"content-type": "application/json", **headers})
-
-
-class Whole(httpx.AsyncByteStream):
-    """A body that comes from the network, so to speak: httpx has not read it yet."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._content
-
-
-@pytest.fixture(autouse=True)
-def _no_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the test of them has some: they come by real time."""
-    monkeypatch.setattr("gateway.batch_run.BEAT_S", 1e6)
-
-
-@pytest.fixture
-def engine() -> Engine:
-    return Engine()
-
-
-@pytest.fixture
-def served(plane: Plane) -> Plane:
-    """The plane with an endpoint ``chat`` that costs something."""
-    plane.publish("chat", "http://10.0.0.7:8000", {"input_nanos_per_token": 10, "output_nanos_per_token": 30})
-    return plane
-
-
-class Running:
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
-        self.rows: list[Any] = []
-        self.waits: list[float] = []
-        gateway.emit = self.rows.append
-        gateway.batches.sleep = self._sleep
-
-    async def _sleep(self, wait_s: float) -> None:
-        self.waits.append(wait_s)
-        await asyncio.sleep(0)
-
-
-@contextlib.asynccontextmanager
-async def running(plane: Plane, spool: Path, engine: Engine, name: str = "gw-1") -> AsyncIterator[Running]:
-    asked: dict[str, Any] = {"poll_s": 30.0, "flush_s": 30.0, "batch_lines": 4}
-    gateway = Gateway(Settings(URL, plane.token, spool, name, **asked))
-    gateway.batches.upstream = httpx.MockTransport(engine)
-    run = Running(gateway)
-    await gateway.start()
-    try:
-        yield run
-    finally:
-        await gateway.stop()
-
-
-async def ended(plane: Plane, batch_id: str) -> Any:
-    await until(lambda: plane.batch(batch_id).status in ENDED)
-    return plane.batch(batch_id)
+from .control_plane import Plane
+from .runs import CHAT, INPUT, LINES, Engine, ended, jsonl, line, running, said
 
 
 async def test_every_line_is_answered_once_and_metered_as_the_keys(
@@ -198,10 +94,9 @@ async def test_what_no_line_can_hold_and_what_never_gets_better_are_errors(
     served: Plane, tmp_path: Path, engine: Engine
 ) -> None:
     batch_id = served.order(jsonl(*(line(number) for number in range(4))))
-    whole = {"content-type": "application/json"}
     odd = {0: b'{"a": "\xff"}', 1: b"data: x\n\n"}
     engine.act = lambda number: (
-        httpx.Response(200, stream=Whole(odd[number]), headers=whole) if number in odd
+        said(200, odd[number]) if number in odd
         else said(503, {"error": {"code": "overloaded"}}) if number == 2 else None
     )  # fmt: skip
     async with running(served, tmp_path, engine) as run:
@@ -216,13 +111,7 @@ async def test_what_no_line_can_hold_and_what_never_gets_better_are_errors(
 async def test_when_the_budget_is_used_up_the_rest_are_errors_that_say_so(
     served: Plane, tmp_path: Path, engine: Engine
 ) -> None:
-    from foundry_core.principal import Principal
-
-    from functions.app.schemas import KeyChange, Limits
-    from functions.app.services import keys
-
-    budget = KeyChange(limits=Limits(budget_nanos=1))
-    keys.change(served.project, served.key_id, budget, Principal("u", "u@example.com", frozenset()))
+    served.limit_key(budget_nanos=1)
     batch_id = served.order(jsonl(line(0), line(1)))
     async with running(served, tmp_path, engine):
         done = await ended(served, batch_id)

@@ -35,12 +35,3 @@ def test_a_rate_limit_is_waited_for_all_day() -> None:
     answer = Answer("batch_1.0")
     answer.status, answer.body, answer.retry_after_s = 429, LIMITED, 1.0
     assert answer.wait_s(2000) == MAX_WAIT_S
-
-
-async def test_an_answer_that_is_no_utf8_is_not_kept(served: Plane, tmp_path: Path, engine: Engine) -> None:
-    batch_id = served.order(jsonl(line(0)))
-    engine.act = lambda number: said(200, b'{"a": "\xff"}')
-    async with running(served, tmp_path, engine):
-        done = await ended(served, batch_id)
-    [error] = served.lines(done.error_file_id)
-    assert error["response"]["body"]["error"]["code"] == "upstream_invalid"
