@@ -35,6 +35,7 @@ class AlarmsStack(FoundryStack):
             events.dead,
             workflows.dead,
             workflows.undelivered,
+            workflows.unasked,
             workflows.wakes.dead,
             metrics.loads.dead,
             metrics.events.dead,
@@ -71,5 +72,5 @@ def _functions(
 ) -> Iterator[DomainFunction]:
     yield events.relay
     yield from (workflows.app, workflows.model, workflows.sim, workflows.cluster, workflows.orphans, workflows.daily)
-    yield from (workflows.on_event, metrics.loader, metrics.on_event)
+    yield from (workflows.idle, workflows.on_event, metrics.loader, metrics.on_event)
     yield from api.functions.values()

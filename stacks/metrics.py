@@ -43,8 +43,9 @@ class MetricsStack(FoundryStack):
             self, "metrics", "on_event", config=config, timeout_s=60, memory_mib=256, layers=("metrics",)
         )
         self.on_event.use_table("metrics", data.tables["metrics"])
+        self.on_event.set("CLICKHOUSE_DSN", config.clickhouse_dsn)
         self.events = consume(self, self.on_event, batch_size=10)
-        subscribe(self, "metrics-on-event", events_.bus, "foundry.deployment.", self.events)
+        subscribe(self, "metrics-on-event", events_.bus, ("foundry.deployment.",), self.events)
 
     def _bucket(self, target: QueueWithDlq) -> s3.Bucket:
         bucket = s3.Bucket(

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
+import aws_cdk as cdk
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_lambda_destinations as destinations
+from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from stacks.config import Config
@@ -27,6 +29,7 @@ FLOWS = (
     "wake_deployment",
 )
 _DAILY_HOUR, _DAILY_MINUTE = "4", "17"  # UTC
+_IDLE_MINUTES = 15
 
 
 class WorkflowsStack(FoundryStack):
@@ -46,6 +49,7 @@ class WorkflowsStack(FoundryStack):
         self.flows = {kind: Flow(self, kind, config=config, functions=functions) for kind in FLOWS}
         self._close_orphans(data)
         self._recommend_daily(data)
+        self._find_idle(data)
         self._wake(data, events_)
 
     def _close_orphans(self, data: DataStack) -> None:
@@ -77,26 +81,40 @@ class WorkflowsStack(FoundryStack):
         for name in ("sim", "runs"):
             self.daily.use_table(name, data.tables[name])
         self.daily.start(self.flows["recommend"])
-        self.undelivered = dead_letter_queue(self, "DailyDead", name=self.config.name("daily-dlq"))
-        accept(self.undelivered, "SQS3", "It is the dead-letter queue, of a schedule and of the function behind it.")
-        self.daily.function.configure_async_invoke(on_failure=destinations.SqsDestination(self.undelivered))
+        once_a_day = events.Schedule.cron(minute=_DAILY_MINUTE, hour=_DAILY_HOUR)
+        self.undelivered = self._schedule("daily", self.daily, once_a_day)
+
+    def _find_idle(self, data: DataStack) -> None:
+        """What may sleep is asked about; who asks reads one table and, where nothing may sleep, writes nothing."""
+        self.idle = DomainFunction(self, "app", "idle", config=self.config, timeout_s=60, layers=("secrets",))
+        self.idle.use_table("app", data.tables["app"])
+        often = events.Schedule.rate(cdk.Duration.minutes(_IDLE_MINUTES))
+        self.unasked = self._schedule("idle", self.idle, often)
+
+    def _schedule(self, name: str, function: DomainFunction, schedule: events.Schedule) -> sqs.Queue:
+        """Returns the queue of what could not be delivered, or failed three times."""
+        dead = dead_letter_queue(self, f"{name.title()}Dead", name=self.config.name(f"{name}-dlq"))
+        accept(dead, "SQS3", "It is the dead-letter queue, of a schedule and of the function behind it.")
+        function.function.configure_async_invoke(on_failure=destinations.SqsDestination(dead))
         events.Rule(
-            self, "Daily", rule_name=self.config.name("daily"),
-            schedule=events.Schedule.cron(minute=_DAILY_MINUTE, hour=_DAILY_HOUR),
-            targets=[targets.LambdaFunction(self.daily.function, dead_letter_queue=self.undelivered)],
+            self, name.title(), rule_name=self.config.name(name), schedule=schedule,
+            targets=[targets.LambdaFunction(function.function, dead_letter_queue=dead)],
         )  # fmt: skip
+        return dead
 
     def _wake(self, data: DataStack, events_: EventsStack) -> None:
-        """An order of a gateway starts the flow. The timeout is short: one that comes while the deployment is going
-        to sleep is delivered again after six times as long."""
+        """An order of a gateway, or an idle deployment, starts a flow. The timeout is short: an order that comes while
+        the deployment is going to sleep is delivered again after six times as long."""
         self.on_event = DomainFunction(
             self, "cluster", "on_event", config=self.config, timeout_s=10, memory_mib=512, layers=("sim", "kube")
         )
         for name in ("cluster", "runs"):
             self.on_event.use_table(name, data.tables[name])
-        self.on_event.start(self.flows["wake_deployment"])
+        for kind in ("wake_deployment", "sleep_deployment"):
+            self.on_event.start(self.flows[kind])
         self.wakes = consume(self, self.on_event, batch_size=10)
-        subscribe(self, "cluster-on-event", events_.bus, "foundry.deployment.wake_wanted.", self.wakes)
+        wanted = ("foundry.deployment.wake_wanted.", "foundry.deployment.idle.")
+        subscribe(self, "cluster-on-event", events_.bus, wanted, self.wakes)
 
     def _task(
         self, domain: str, data: DataStack, *, timeout_s: int, memory_mib: int = 512, layers: tuple[str, ...] = ()

@@ -90,6 +90,9 @@ def endpoint_policy(
     hold_queue: Annotated[
         int | None, typer.Option(help="How many requests may wait for one at each gateway process, 64 if never set.")
     ] = None,
+    sleep_after: Annotated[
+        int | None, typer.Option(help="Put its deployment to sleep after so many seconds without a request, 0: never.")
+    ] = None,
     project: Project = None,
 ) -> None:
     """Show what gateways do with an endpoint's requests, or change what is given."""
@@ -101,7 +104,7 @@ def endpoint_policy(
         "traffic": _entries(traffic, '{"endpoint": "next", "weight": 0.1}'),
         "fallbacks": None if fallbacks is None else [name for name in fallbacks.split(",") if name],
         "hold_s": hold,
-        "hold_queue": hold_queue,
+        "hold_queue": hold_queue, "sleep_after_s": sleep_after,
     }  # fmt: skip
     policy = {field: value for field, value in given.items() if value is not None}
     endpoint = api.patch(path, {"policy": policy}) if policy else api.get(path)

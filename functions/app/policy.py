@@ -26,6 +26,7 @@ _CALLED = ("http", "bedrock")
 _PATTERN_CHARS = 50_000  # an endpoint is one item of the table
 _MONTH_S = 31 * 24 * 3600
 _HOUR_S = 3600
+_SHORTEST_SLEEP_S = 900  # as long as one answer may take
 _HELD_MAX = 10_000  # each holds its body in memory meanwhile
 
 
@@ -96,7 +97,8 @@ class Policy(BaseModel, extra="forbid"):
     stream may wait for each other while a gateway is busy. ``fallbacks``: other endpoints of the project, asked in turn
     when this one has no deployment left; those that have fallbacks of their own are passed over. ``hold_s``: how long a
     request waits for a sleeping deployment, which it wakes; 0: it is refused, and nothing is woken. ``hold_queue``: how
-    many may wait so for one deployment at each process of a gateway."""
+    many may wait so for one deployment at each process of a gateway. ``sleep_after_s``: without a request for so long
+    its deployments are put to sleep, 0 for never; it needs ``hold_s``, so that requests wake them again."""
 
     routing: Routing = "least_outstanding"
     retries: Annotated[int, Field(ge=0, le=10, strict=True)] = 2
@@ -107,6 +109,7 @@ class Policy(BaseModel, extra="forbid"):
     fallbacks: Annotated[list[Name], Field(max_length=8)] = []
     hold_s: Annotated[int, Field(ge=0, le=_HOUR_S, strict=True)] = 0
     hold_queue: Annotated[int, Field(ge=1, le=_HELD_MAX, strict=True)] = 64
+    sleep_after_s: Annotated[int, Field(ge=0, le=_MONTH_S, strict=True)] = 0
 
     @property
     def others(self) -> set[str]:
@@ -125,6 +128,12 @@ class Policy(BaseModel, extra="forbid"):
             raise ValueError("traffic: canaries together get less than all requests")
         if self.canary_weight and self.routing != "weighted":
             raise ValueError("traffic: a canary needs routing weighted; the other policies keep no shares")
+        return self
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> "Policy":
+        if 0 < self.sleep_after_s < _SHORTEST_SLEEP_S:
+            raise ValueError(f"sleep_after_s is 0 or at least {_SHORTEST_SLEEP_S}, as long as one answer may take")
         return self
 
 

@@ -214,6 +214,14 @@ class WakeWanted(BaseModel):
     deployment_id: str
 
 
+class Idle(BaseModel):
+    """It had no request for as long as its owner said; ``as_of_ms``: when that was asked."""
+
+    project_id: str
+    deployment_id: str
+    as_of_ms: int
+
+
 class RunStarted(BaseModel):
     """The run that carries the work; follow it at ``GET /runs/{id}``."""
 

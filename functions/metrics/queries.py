@@ -38,6 +38,11 @@ _MEASURED = """
             AND hour >= toStartOfHour(toDateTime(intDiv({from_ms:Int64}, 1000), 'UTC'))
     ) GROUP BY source
 """
+_USED = """
+    SELECT count() AS n FROM requests WHERE project_id = {project_id:String} AND deployment_id = {deployment_id:String}
+    AND ts_ms + toInt64(ceil(ifNull(e2e_ms, 0))) > {since_ms:Int64}
+    AND hour >= toStartOfHour(toDateTime(intDiv({since_ms:Int64}, 1000), 'UTC')) - INTERVAL 1 HOUR
+"""
 Hours = Mapping[str, Any]
 
 
@@ -62,6 +67,12 @@ def measured(project_id: str, deployment_id: str, from_ms: int, to_ms: int) -> l
     """Completed requests of a deployment, by source."""
     values = {"project_id": project_id, "deployment_id": deployment_id, "from_ms": from_ms, "to_ms": to_ms}
     return [_measured(row) for row in warehouse.query(_MEASURED, values) if row["source"] in get_args(Source)]
+
+
+def used_since(project_id: str, deployment_id: str, since_ms: int) -> bool:
+    """Whether a request to it ended after that, or came; copies of requests (shadows) count."""
+    values = {"project_id": project_id, "deployment_id": deployment_id, "since_ms": since_ms}
+    return any(row["n"] for row in warehouse.query(_USED, values))
 
 
 def _usage(row: dict[str, Any]) -> dict[str, Any]:

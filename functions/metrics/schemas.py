@@ -135,6 +135,15 @@ class DeploymentVerified(BaseModel):
     output_tokens: int = 0
 
 
+class IdleAsked(BaseModel):
+    """Data of ``foundry.deployment.idle_asked.v1``: may this deployment sleep, which was awake at ``as_of_ms``?"""
+
+    project_id: str
+    deployment_id: str
+    sleep_after_s: int
+    as_of_ms: int
+
+
 class Interval(BaseModel):
     lo: float
     hi: float

@@ -3,8 +3,8 @@
 from typing import TypeVar
 
 from foundry_core.errors import Conflict
-from foundry_core.events import Event
-from foundry_core.table import Item, conflicts, meta
+from foundry_core.events import Event, OutboxFields, outbox_keys
+from foundry_core.table import Item, conflicts, meta, write
 from pydantic import BaseModel
 from pynamodb.attributes import JSONAttribute, UnicodeAttribute
 
@@ -22,6 +22,15 @@ class NoteItem(MetricsTable, discriminator="note"):
     event_id = UnicodeAttribute()
     time = UnicodeAttribute()
     data = JSONAttribute()
+
+
+class MetricsOutbox(OutboxFields, MetricsTable, discriminator="outbox"):
+    pass
+
+
+def tell(event: Event) -> None:
+    """Have the relay put it on the bus."""
+    write(create=[MetricsOutbox(**outbox_keys(event))])
 
 
 def keep_newest(event: Event, data: DeploymentReady | DeploymentVerified) -> bool:

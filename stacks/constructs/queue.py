@@ -1,5 +1,7 @@
 """A queue that never loses a message silently, its consumer, and the events that it gets."""
 
+from collections.abc import Sequence
+
 import aws_cdk as cdk
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -45,11 +47,12 @@ def consume(stack: FoundryStack, function: DomainFunction, batch_size: int) -> Q
 
 
 def subscribe(
-    stack: FoundryStack, rule_name: str, bus: events.IEventBus, type_prefix: str, queue: QueueWithDlq
+    stack: FoundryStack, rule_name: str, bus: events.IEventBus, type_prefixes: Sequence[str], queue: QueueWithDlq
 ) -> None:
-    """Events whose type begins with ``type_prefix`` go to the queue."""
+    """Events whose type begins with one of ``type_prefixes`` go to the queue."""
+    types = [found for prefix in type_prefixes for found in events.Match.prefix(prefix)]
     events.Rule(
         stack, "Events", rule_name=stack.config.name(rule_name), event_bus=bus,
-        event_pattern=events.EventPattern(detail_type=events.Match.prefix(type_prefix)),
+        event_pattern=events.EventPattern(detail_type=types),
         targets=[targets.SqsQueue(queue.queue, dead_letter_queue=queue.dead)],
     )  # fmt: skip

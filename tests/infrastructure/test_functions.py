@@ -15,7 +15,7 @@ from foundry_core.settings import Settings
 from stacks.constructs.code import LAYERS, LOCKS, ROOT
 
 FUNCTIONS = [
-    "app-api", "app-task", "model-api", "model-task", "cluster-api", "cluster-task", "cluster-on-event",
+    "app-api", "app-task", "app-idle", "model-api", "model-task", "cluster-api", "cluster-task", "cluster-on-event",
     "sim-api", "sim-task", "sim-daily",
     "metrics-api", "metrics-on-event", "metrics-loader", "core-relay", "core-orphans",
 ]  # fmt: skip
@@ -25,17 +25,18 @@ COMMON = {"STAGE", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"}
 ENVIRONMENT = {
     "app-api": {"APP_TABLE", "RUNS_TABLE", "USER_POOL_ID", "METERING_BUCKET", "SECRETS_KEY_ID"} | ARNS,
     "app-task": {"APP_TABLE", "RUNS_TABLE"},
+    "app-idle": {"APP_TABLE"},
     "model-api": {"MODEL_TABLE", "APP_TABLE"},
     "model-task": {"MODEL_TABLE", "RUNS_TABLE"},
     "cluster-api": {"CLUSTER_TABLE", "APP_TABLE", "RUNS_TABLE", "SECRETS_KEY_ID"}
     | ARNS - {"SIMULATE_ARN", "RECOMMEND_ARN"},
     "cluster-task": {"CLUSTER_TABLE", "RUNS_TABLE", "SECRETS_KEY_ID"},
-    "cluster-on-event": {"CLUSTER_TABLE", "RUNS_TABLE", "WAKE_DEPLOYMENT_ARN"},
+    "cluster-on-event": {"CLUSTER_TABLE", "RUNS_TABLE", "SLEEP_DEPLOYMENT_ARN", "WAKE_DEPLOYMENT_ARN"},
     "sim-api": {"SIM_TABLE", "APP_TABLE", "RUNS_TABLE", "SIMULATE_ARN", "RECOMMEND_ARN"},
     "sim-task": {"SIM_TABLE", "RUNS_TABLE"},
     "sim-daily": {"SIM_TABLE", "RUNS_TABLE", "RECOMMEND_ARN"},
     "metrics-api": {"METRICS_TABLE", "APP_TABLE", "CLICKHOUSE_DSN"},
-    "metrics-on-event": {"METRICS_TABLE"},
+    "metrics-on-event": {"METRICS_TABLE", "CLICKHOUSE_DSN"},
     "metrics-loader": {"METERING_BUCKET", "CLICKHOUSE_DSN"},
     "core-relay": {"EVENT_BUS"},
     "core-orphans": {"RUNS_TABLE"},

@@ -17,6 +17,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from foundry_core.clock import now_ms
 from foundry_core.events import new_event
 from foundry_local.deployer import deploy
 
@@ -260,12 +261,18 @@ def test_relay_puts_events(invoke: Invoke) -> None:
     assert relayed["answer"] == {"batchItemFailures": []}
 
 
-def test_an_order_to_wake_is_looked_up(invoke: Invoke) -> None:
-    data = {"project_id": "prj_1", "deployment_id": "dep_gone"}
-    event = new_event("foundry.deployment.wake_wanted.v1", source="app", subject="dep_gone", data=data)
+@pytest.mark.parametrize("type_", ["foundry.deployment.wake_wanted.v1", "foundry.deployment.idle.v1"])
+def test_an_order_to_wake_or_sleep_is_looked_up(invoke: Invoke, type_: str) -> None:
+    data = {"project_id": "prj_1", "deployment_id": "dep_gone", "as_of_ms": now_ms()}
+    event = new_event(type_, source="app", subject="dep_gone", data=data)
     record = {"messageId": "m", "eventSource": "aws:sqs", "body": json.dumps({"detail": event.model_dump()})}
     (looked,) = invoke("cluster-on-event", {"Records": [record]})
     assert looked["answer"] == {"batchItemFailures": []}, looked
+
+
+def test_the_schedule_looks_for_the_idle(invoke: Invoke) -> None:
+    (looked,) = invoke("app-idle", {})
+    assert looked == {"answer": None}
 
 
 ITEM = {"pk": {"S": "PROJECT#1"}, "sk": {"S": "x"}}

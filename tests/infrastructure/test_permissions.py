@@ -8,7 +8,7 @@ READ = {"BatchGetItem", "DescribeTable", "GetItem", "Query"}
 WRITE = {"BatchWriteItem", "ConditionCheckItem", "DeleteItem", "PutItem", "UpdateItem"}
 TABLES = {
     # function: tables that it reads and writes; members means GetItem and Query of project items in the app table
-    "app-api": {"app", "runs"}, "app-task": {"app", "runs"},
+    "app-api": {"app", "runs"}, "app-task": {"app", "runs"}, "app-idle": {"app"},
     "model-api": {"model", "members"}, "model-task": {"model", "runs"},
     "cluster-api": {"cluster", "runs", "members"}, "cluster-task": {"cluster", "runs"},
     "cluster-on-event": {"cluster", "runs"},
@@ -41,7 +41,10 @@ OTHER = {
         ("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY),
     },
     "cluster-task": {("kms:Decrypt", KEY), ("kms:GenerateDataKey", KEY)},
-    "cluster-on-event": {("states:StartExecution", "<foundry-test-wake-deployment>")},
+    "cluster-on-event": {
+        ("states:StartExecution", "<foundry-test-sleep-deployment>"),
+        ("states:StartExecution", "<foundry-test-wake-deployment>"),
+    },
     "sim-api": {
         ("states:StartExecution", "<foundry-test-simulate>"), ("states:StartExecution", "<foundry-test-recommend>"),
     },
@@ -55,7 +58,7 @@ STREAM = {"DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"}
 RECEIVE = {"ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl", "ReceiveMessage"}
 POLLED = {name: f"foundry-test-{name}" for name in ("metrics-loader", "metrics-on-event", "cluster-on-event")}
 FAILED_TO = {"core-relay": "foundry-test-relay-dlq", "core-orphans": "foundry-test-orphans-dlq",
-             "sim-daily": "foundry-test-daily-dlq"}  # fmt: skip
+             "sim-daily": "foundry-test-daily-dlq", "app-idle": "foundry-test-idle-dlq"}  # fmt: skip
 # Statements whose resource is, or contains, a wildcard: nothing else may.
 WILDCARDS = {
     "*": "vended logs of state machines are delivered with permissions that have no resource",

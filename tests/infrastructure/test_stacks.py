@@ -132,9 +132,11 @@ def test_metrics_hear_of_deployments(stacks: Any) -> None:
     assert stacks.text("metrics", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-metrics-on-event-dlq>"
 
 
-def test_the_cluster_domain_hears_of_orders_to_wake(stacks: Any) -> None:
+def test_the_cluster_domain_hears_of_orders_to_wake_and_of_the_idle(stacks: Any) -> None:
     rule = stacks.one("AWS::Events::Rule", "foundry-test-cluster-on-event")
-    assert rule.properties["EventPattern"] == {"detail-type": [{"prefix": "foundry.deployment.wake_wanted."}]}
+    assert rule.properties["EventPattern"] == {"detail-type": [
+        {"prefix": "foundry.deployment.wake_wanted."}, {"prefix": "foundry.deployment.idle."}
+    ]}  # fmt: skip
     (target,) = rule.properties["Targets"]
     assert stacks.text("workflows", target["Arn"]) == "<foundry-test-cluster-on-event>"
     assert stacks.text("workflows", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-cluster-on-event-dlq>"
@@ -158,6 +160,14 @@ def test_recommendations_are_made_once_a_day(stacks: Any) -> None:
     assert stacks.text("workflows", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-daily-dlq>"
 
 
+def test_what_may_sleep_is_asked_about_every_quarter_of_an_hour(stacks: Any) -> None:
+    rule = stacks.one("AWS::Events::Rule", "foundry-test-idle")
+    assert rule.properties["ScheduleExpression"] == "rate(15 minutes)"
+    (target,) = rule.properties["Targets"]
+    assert stacks.text("workflows", target["Arn"]) == "<foundry-test-app-idle>"
+    assert stacks.text("workflows", target["DeadLetterConfig"]["Arn"]) == "<foundry-test-idle-dlq>"
+
+
 def test_what_a_rule_could_not_make_a_function_do_is_kept(stacks: Any) -> None:
     kept = {
         stacks.text("workflows", config.properties["FunctionName"]):
@@ -165,7 +175,8 @@ def test_what_a_rule_could_not_make_a_function_do_is_kept(stacks: Any) -> None:
         for config in stacks.all("AWS::Lambda::EventInvokeConfig")
     }  # fmt: skip
     assert kept == {"<foundry-test-core-orphans>": "<foundry-test-orphans-dlq>",
-                    "<foundry-test-sim-daily>": "<foundry-test-daily-dlq>"}  # fmt: skip
+                    "<foundry-test-sim-daily>": "<foundry-test-daily-dlq>",
+                    "<foundry-test-app-idle>": "<foundry-test-idle-dlq>"}  # fmt: skip
 
 
 def test_gateway_pods_may_read_their_token_and_nothing_else(stacks: Any) -> None:

@@ -77,6 +77,7 @@ def changed(endpoint: PublishedEndpoint, request: EndpointChange) -> PublishedEn
         _refuse_bypass(after)
     if fields.keys() & {"adapters", "policy"}:
         _refuse_shared_adapters(after)
+        _refuse_unwoken(after)
     return after
 
 
@@ -86,6 +87,15 @@ def _refuse_shared_adapters(wanted: PublishedEndpoint) -> None:
         raise Invalid(
             f"{wanted.name} cannot have adapters and share its traffic: engines of others do not serve them.",
             code="adapters_shared", next_action="Take the adapters away, or traffic out of the policy.",
+        )  # fmt: skip
+
+
+def _refuse_unwoken(wanted: PublishedEndpoint) -> None:
+    """What falls asleep by itself is woken by requests. ``Invalid``."""
+    if wanted.policy.sleep_after_s and not wanted.policy.hold_s:
+        raise Invalid(
+            f"{wanted.name} cannot fall asleep by itself while its requests wake nothing.", code="never_woken",
+            next_action="Set hold_s too, or sleep_after_s to 0.",
         )  # fmt: skip
 
 
@@ -140,6 +150,7 @@ def create(project_id: str, request: EndpointCreate, principal: Principal) -> En
     )  # fmt: skip
     _refuse_bypass(endpoint)
     _refuse_shared_adapters(endpoint)
+    _refuse_unwoken(endpoint)
     store.insert(endpoint, backend_id, _event("published", endpoint, principal.user_id))
     return endpoint.public()
 

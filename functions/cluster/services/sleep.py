@@ -6,7 +6,7 @@ one run, and the run of an earlier wish, when it is retried, changes nothing any
 
 from foundry_core import runs
 from foundry_core.clock import now_ms
-from foundry_core.errors import NotFound
+from foundry_core.errors import Conflict, NotFound
 from foundry_core.events import Event
 from foundry_core.ids import new_id
 from foundry_core.runs import Run, RunError
@@ -18,6 +18,7 @@ from functions.cluster.store import deployments as store
 
 _FLOWS = {DeploymentStatus.SLEEPING: "sleep_deployment", DeploymentStatus.WAKING: "wake_deployment"}
 _PAUSE_MS = 60_000
+_IDLE_HOLDS_MS = 300_000  # what is delivered later may not be true any more
 _SLEEPS = {DeploymentStatus.SLEEPING, DeploymentStatus.ASLEEP, DeploymentStatus.WAKING}
 
 
@@ -40,6 +41,17 @@ def wake_wanted(project_id: str, deployment_id: str) -> Run | None:
         return None
     wakes = deployment.status in _SLEEPS and not _just_failed(deployment)
     return wake(project_id, deployment_id, "gateway") if wakes else None
+
+
+def sleep_idle(project_id: str, deployment_id: str, as_of_ms: int) -> Run | None:
+    """Its owner wants it to sleep when it is idle. None when that is known too late, it is not ready or is busy."""
+    if now_ms() - as_of_ms > _IDLE_HOLDS_MS:
+        return None
+    try:
+        ready = store.load(project_id, deployment_id).status == DeploymentStatus.READY
+        return put_to_sleep(project_id, deployment_id, "schedule") if ready else None
+    except (NotFound, Conflict):
+        return None
 
 
 def _just_failed(deployment: Deployment) -> bool:

@@ -28,7 +28,8 @@ def path(call: Call, project: str) -> str:
 
 def test_an_endpoint_has_the_usual_policy(call: Call, path: str) -> None:
     usual = {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "guardrails": [],
-             "traffic": [], "fallbacks": [], "hold_s": 0, "hold_queue": 64}  # fmt: skip
+             "traffic": [], "fallbacks": [], "hold_s": 0, "hold_queue": 64,
+             "sleep_after_s": 0}  # fmt: skip
     assert call("GET", path).ok()["policy"] == usual
 
 
@@ -237,6 +238,7 @@ def test_another_project_s_endpoint_gets_no_share(call: Call, path: str, gateway
         ({"fallbacks": ["../other"]}, "fallbacks"),
         ({"hold_s": 3601}, "hold_s"),
         ({"hold_queue": 0}, "hold_queue"),
+        ({"hold_s": 60, "sleep_after_s": 899}, "at least 900"),
         ({"hold_queue": 10_001}, "hold_queue"),
         ({"traffic": [{"endpoint": "next", "weight": 0.1}]}, "routing weighted"),
         ({"traffic": [{"endpoint": "next", "weight": 1.5, "shadow": True}]}, "weight"),

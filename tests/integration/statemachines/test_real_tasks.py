@@ -225,6 +225,16 @@ def order_to_wake(project: str, deployment: str, context: Any) -> list[Any]:
     return list(answer["batchItemFailures"])
 
 
+def idle(project: str, deployment: str, context: Any, as_of_ms: int) -> None:
+    """What the metrics domain's finding comes to the cluster domain as, late or again."""
+    handler = importlib.import_module("functions.cluster.handler")
+    data = {"project_id": project, "deployment_id": deployment, "as_of_ms": as_of_ms}
+    event = new_event("foundry.deployment.idle.v1", source="metrics", subject=deployment, data=data)
+    body = json.dumps({"detail": event.model_dump()})
+    answer = handler.on_event({"Records": [{"messageId": "m-1", "eventSource": "aws:sqs", "body": body}]}, context)
+    assert answer == {"batchItemFailures": []}
+
+
 def wake_ups(call: Call, project: str) -> int:
     return sum(run["kind"] == "wake_deployment" for run in call("GET", "/runs", project_id=project).ok()["items"])
 
@@ -308,6 +318,23 @@ def test_a_sleep_that_was_stopped_is_woken_from_and_its_run_changes_nothing_late
     call("POST", f"/runs/{run.id}/retry").ok(202)
     machines.finish()
     assert (runs.get(run.id).status, asleep_to_gateways()) == ("failed", [False])
+    assert delete(call, project, deployment, machines).status == "succeeded"
+
+
+def test_an_idle_deployment_falls_asleep_once(
+    call: Call, project: str, deploy: Any, machines: Any, lambda_context: Any
+) -> None:
+    _, deployment = deploy()
+    idle(project, deployment, lambda_context, now_ms() - 301_000)  # too late to be true
+    idle(project, "dep_gone", lambda_context, now_ms())
+    assert machines.pending == []
+    for _ in range(2):
+        idle(project, deployment, lambda_context, now_ms())
+    machines.finish()
+    idle(project, deployment, lambda_context, now_ms())
+    assert machines.pending == [] and asleep_to_gateways() == [True]
+    [run] = [r for r in call("GET", "/runs", project_id=project).ok()["items"] if r["kind"] == "sleep_deployment"]
+    assert (run["status"], run["created_by"]) == ("succeeded", "schedule")
     assert delete(call, project, deployment, machines).status == "succeeded"
 
 
