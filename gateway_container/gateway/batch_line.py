@@ -19,7 +19,11 @@ FINAL: Final = frozenset({"insufficient_quota", "endpoint_closed"})
 KEY_GONE: Final = frozenset({"invalid_api_key", "key_expired"})
 TRIES: Final = 8  # of what may never end; a rate limit that says when it ends does
 MAX_WAIT_S: Final = 60.0
-DOUBLINGS: Final = 6  # until that; a power of a whole day's tries has no float
+DOUBLINGS: Final = 9  # more than anybody waits; a power of a whole day's tries has no float
+
+
+def backoff_s(tried: int, most_s: float) -> float:
+    return min(2.0 ** min(tried, DOUBLINGS), most_s)
 
 
 class TooLarge(Exception):
@@ -55,7 +59,7 @@ class Answer:
         beyond = self.refused == "rate_limit_exceeded" and not ends  # of the whole limit: no waiting helps
         if beyond or (tried >= TRIES and not ends):
             return None
-        return max(self.retry_after_s, min(2.0 ** min(tried, DOUBLINGS), MAX_WAIT_S))
+        return max(self.retry_after_s, backoff_s(tried, MAX_WAIT_S))
 
     def refuse(self, problem: Rejected, path: str) -> None:
         self.status, self.body = problem.status, problem.body(path)

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from gateway.batch_input import Input
-from gateway.batch_line import KEY_GONE, Answer, ask
+from gateway.batch_line import KEY_GONE, Answer, ask, backoff_s
 from gateway.batch_lines import Facts, Line, read
 from gateway.batch_output import Result, answered, expired
 from gateway.clock import now_ms
@@ -28,6 +28,7 @@ KEPT_BYTES: Final = 16 << 20  # of answers, before they are stored
 MAX_PARTS: Final = 500
 MIN_LINES: Final = 20  # of a part
 BUSY_S: Final = 0.25
+PAUSE_S: Final = 10.0  # how late a line that waits hears of a cancel
 MAX_BACKOFF_S: Final = 30.0
 TURN_S: Final = 300.0  # after which others that wait come first
 
@@ -84,6 +85,7 @@ class BatchRun:
         except ControlPlaneAway as error:
             log.warning("batch %s is left to another gateway: %s", self.id, error)
         finally:
+            self.stop()  # lines that nobody waits for any more
             beat.cancel()
             await asyncio.gather(beat, return_exceptions=True)
 
@@ -122,14 +124,16 @@ class BatchRun:
                 if not self._going:
                     raise
                 log.warning("batch %s: %s", self.id, error)
-                await self._sleep(min(2.0**tried, MAX_BACKOFF_S))
+                await self._sleep(backoff_s(tried, MAX_BACKOFF_S))
         raise AssertionError("unreachable")
 
     # --- the input ----------------------------------------------------------------------------------------------
 
     async def _check(self) -> bool:
-        """Whether the whole input is sound; else the batch has failed."""
+        """False when the batch has failed, as its input is not sound."""
         checker = await self._surely(partial(self._input.checked, lambda: self._going))
+        if not self._going:
+            return True  # what was not seen to its end is not judged
         if checker.errors:
             await self._surely(partial(self._report, {"outcome": "failed", "errors": checker.errors[:100]}))
             return False
@@ -192,7 +196,7 @@ class BatchRun:
     async def _room(self, facts: Facts) -> None:
         """Wait until a line may begin: live requests come first."""
         await self._slots.acquire()
-        while self._going and self._busy(facts.model):
+        while self._going and self._left_s() > 0 and self._busy(facts.model):
             await self._sleep(BUSY_S)
 
     def _busy(self, model: str) -> bool:
@@ -215,7 +219,7 @@ class BatchRun:
 
     async def _answer(self, number: int, line: Line) -> Result | None:
         for tried in itertools.count():
-            if now_ms() >= self._claim.batch.expires_at * 1000:
+            if self._left_s() <= 0:
                 self._expired = True
                 return expired(self.id, number, line.custom_id)
             answer = await self._asked(number, bytes(line.body))
@@ -225,10 +229,21 @@ class BatchRun:
             wait_s = answer.wait_s(tried)
             if wait_s is None:
                 return answered(self.id, number, line.custom_id, answer)
+            await self._pause(wait_s)
             if not self._going:
                 return None
-            await self._sleep(wait_s)
         return None
+
+    async def _pause(self, wait_s: float) -> None:
+        """Over at once when the batch is to end: nobody waits for what a deployment says of tomorrow."""
+        wait_s = min(wait_s, self._left_s())
+        while wait_s > 0 and self._going:
+            await self._sleep(min(wait_s, PAUSE_S))
+            wait_s -= PAUSE_S
+
+    def _left_s(self) -> float:
+        """Until the batch expires."""
+        return self._claim.batch.expires_at - now_ms() / 1000
 
     async def _asked(self, number: int, body: bytes) -> Answer | None:
         """None when the key may not be used any more."""
