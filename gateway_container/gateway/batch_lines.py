@@ -1,14 +1,19 @@
 """The input of a batch: JSON lines, each a request. Nothing in it is trusted."""
 
+import re
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
 
 MAX_LINES: Final = 50_000
+MAX_LINES_WITH_BLANK: Final = 2 * MAX_LINES  # millions of them would keep a gateway busy
 MAX_LINE_BYTES: Final = 4 << 20
 MAX_ERRORS: Final = 100
 MAX_ID_CHARS: Final = 512
+ID_BYTES: Final = 16  # that are kept of each
+BLANK: Final = re.compile(rb"\s*")
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -40,13 +45,17 @@ class Checker:
         self.errors: list[dict[str, Any]] = []
         self.total = 0
         self._number = 0
-        self._ids: set[str] = set()
+        self._ids: set[bytes] = set()
         self._rest = b""
 
     @property
     def hopeless(self) -> bool:
         """Nobody would read more errors, or the rest is no line."""
-        return len(self.errors) >= MAX_ERRORS or len(self._rest) > MAX_LINE_BYTES or self.total > MAX_LINES
+        return len(self.errors) >= MAX_ERRORS or len(self._rest) > MAX_LINE_BYTES or self._too_many
+
+    @property
+    def _too_many(self) -> bool:
+        return self.total > MAX_LINES or self._number > MAX_LINES_WITH_BLANK
 
     def feed(self, piece: bytes) -> None:
         *lines, self._rest = (self._rest + piece).split(b"\n")
@@ -54,20 +63,26 @@ class Checker:
             self._line(line)
 
     def end(self) -> None:
-        self._line(self._rest)
-        if self.total > MAX_LINES:
-            self._error("too_many_tasks", f"A batch has {MAX_LINES:,} requests at most.", None)
+        if not self._too_many:
+            self._line(self._rest)
+        if self._too_many:
+            text = f"A batch has {MAX_LINES:,} requests at most, and {MAX_LINES_WITH_BLANK:,} lines with blank ones."
+            self._error("too_many_tasks", text, None)
         elif self.total == 0 and not self.errors:
             self._error("empty_file", "The input has no requests.", None)
 
     def _line(self, line: bytes) -> None:
         self._number += 1
-        if not line.strip() or len(self.errors) >= MAX_ERRORS:
+        if len(self.errors) >= MAX_ERRORS:
             return
-        self.total += 1
-        if len(line) > MAX_LINE_BYTES:
+        if len(line) > MAX_LINE_BYTES:  # a blank one, too: what is behind it may not be missed
+            self.total += 1
             self._error("line_too_long", f"A line has {MAX_LINE_BYTES >> 20} MiB at most.", self._number)
-            return
+        elif line.strip():
+            self.total += 1
+            self._request(line)
+
+    def _request(self, line: bytes) -> None:
         try:
             checked = msgspec.json.decode(line, type=Checked)
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
@@ -78,10 +93,11 @@ class Checker:
             self._judge(checked)
 
     def _judge(self, line: Checked) -> None:
+        known = blake2b(line.custom_id.encode(), digest_size=ID_BYTES).digest()
         if not 0 < len(line.custom_id) <= MAX_ID_CHARS:
             text = f"A custom_id has 1 to {MAX_ID_CHARS} characters."
             self._error("invalid_custom_id", text, self._number, "custom_id")
-        elif line.custom_id in self._ids:
+        elif known in self._ids:
             text = "The custom_id stands in an earlier line, too."
             self._error("duplicate_custom_id", text, self._number, "custom_id")
         elif line.method != "POST":
@@ -90,7 +106,7 @@ class Checker:
             self._error("invalid_url", f"The url is the batch's endpoint, {self.endpoint}.", self._number, "url")
         elif line.body.stream:
             self._error("invalid_request", "Answers in batches are no streams: leave it out.", self._number, "stream")
-        self._ids.add(line.custom_id)
+        self._ids.add(known)
 
     def _error(self, code: str, message: str, line: int | None, param: str | None = None) -> None:
         self.errors.append({"code": code, "message": message, "line": line, "param": param})
@@ -99,16 +115,21 @@ class Checker:
 def whole_lines(piece: bytes, is_end: bool) -> Iterator[tuple[bytes, int]]:
     """The requests of a piece of the input, each with how many bytes of the piece it and what is before it take. The
     last one is whole only where a line break follows, or the input ends."""
-    start = 0
+    start = _behind_blanks(piece, 0)
     while start < len(piece):
         end = piece.find(b"\n", start)
         if end < 0 and not is_end:
             return
         after = len(piece) if end < 0 else end + 1
-        line = piece[start:after].strip()
-        if line:
-            yield line, after
-        start = after
+        yield piece[start:after].strip(), after
+        start = _behind_blanks(piece, after)
+
+
+def _behind_blanks(piece: bytes, start: int) -> int:
+    """In one go: a client may send millions of blank lines."""
+    found = BLANK.match(piece, start)
+    assert found is not None
+    return found.end()
 
 
 def read(line: bytes) -> tuple[Line, Facts]:

@@ -90,3 +90,25 @@ def test_a_body_stays_as_it_was_written() -> None:
     body = b'{"model":"m","seed":12345678901234567890123,"temperature":0.10,"x":{"b":1,"a":2}}'
     whole, facts = read(line("a", body=0)[:-2] + body + b"}")
     assert bytes(whole.body) == body and facts.model == "m"
+
+
+def test_a_blank_line_hides_nothing_that_is_behind_it() -> None:
+    checker = checked(line("a") + b"\n" + b" " * (MAX_LINE_BYTES + 1) + b"\nno request\n", 1 << 20)
+    assert checker.errors[0]["code"] == "line_too_long"
+
+
+def test_millions_of_blank_lines_are_given_up() -> None:
+    checker = Checker(CHAT)
+    pieces = 0
+    while not checker.hopeless:
+        checker.feed(b"\n" * 10_000)
+        pieces += 1
+    checker.end()
+    assert (pieces, [error["code"] for error in checker.errors]) == (11, ["too_many_tasks"])
+
+
+def test_what_comes_after_too_many_lines_is_not_judged() -> None:
+    checker = Checker(CHAT)
+    checker.feed(b"".join(line(str(number)) + b"\n" for number in range(MAX_LINES + 1)) + b"{half a li")
+    checker.end()
+    assert [error["code"] for error in checker.errors] == ["too_many_tasks"]
