@@ -42,7 +42,7 @@ class SoundHeads:
         if sum(len(name) + len(value) for name, value in headers) + len(scope["path"]) > self.max_header_bytes:
             return Rejected("header_too_large")
         codings = [value for name, value in headers if name == b"transfer-encoding"]
-        hosts = [name for name, _ in headers].count(b"host")
+        hosts = [value for name, value in headers if name == b"host"]
         return unsound_head(hosts, codings, scope["http_version"] == "1.0")
 
 

@@ -5,10 +5,11 @@ from typing import Final
 import httptools
 
 from gateway.connection import LINE_BYTES, Connection
-from gateway.core.headers import unsound_head
+from gateway.core.headers import HOST, unsound_head, unsound_target
 from gateway.core.problems import Rejected
 from gateway.header_names import names_of
 
+SLASH: Final = 0x2F
 ONCE: Final = frozenset({b"host", b"transfer-encoding"})
 TWICE: Final = b", "  # no value that the parser tells: it trims them
 
@@ -36,10 +37,12 @@ class Strict(Connection):
         names = names_of(named)
         self._chunked, self._framing_bytes = bool(names.codings), -1
         hosts = [named[name] for name in names.hosts]
-        if len(hosts) == 1 and hosts[0] is not TWICE and not names.codings:
+        if self._urls[0][0] != SLASH and (problem := unsound_target(b"".join(self._urls))) is not None:
+            return problem
+        if len(hosts) == 1 and not names.codings and HOST.fullmatch(hosts[0]) is not None:
             return None  # nearly all
-        count = 2 if TWICE in hosts else len(hosts)
-        return unsound_head(count, [named[name] for name in names.codings], self._http_1_0)
+        hosts += [TWICE] if TWICE in hosts else []
+        return unsound_head(hosts, [named[name] for name in names.codings], self._http_1_0)
 
     def _head_without_offer(self) -> bytes:
         method = self._parser.get_method()
@@ -50,6 +53,8 @@ class Strict(Connection):
         head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, b"".join(self._urls), version, b"".join(lines))
         self._named.clear()
         self._urls.clear()
+        if not self._parser.should_keep_alive():  # then it reads no more, not even the same again
+            self._parser = httptools.HttpRequestParser(self)
         return head
 
     def _endless(self, size: int, payload: bool) -> bool:

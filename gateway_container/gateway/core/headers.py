@@ -9,6 +9,8 @@ from gateway.core.problems import Rejected
 from gateway.core.snapshot import Network
 
 ABSOLUTE: Final = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
+# RFC 3986, 3.2.2, without the comma, which no name of a host has and a list of several would.
+HOST: Final = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?")
 USER_AGENT: Final = (b"user-agent", b"foundry-gateway")  # some providers' front doors turn away who names none
 TO_UPSTREAM = frozenset({
     b"anthropic-beta", b"anthropic-version", b"baggage", b"idempotency-key", b"openai-beta", b"traceparent",
@@ -55,11 +57,22 @@ def path_and_query(target: bytes) -> tuple[bytes, bytes]:
     return path, query
 
 
-def unsound_head(hosts: int, codings: Sequence[bytes], http_1_0: bool) -> Rejected | None:
-    """Why a request head is refused (RFC 9112, 3.2 and 6.1), None: it is not. ``hosts`` is the number of its Host
-    lines, ``codings`` are the values of its Transfer-Encoding lines."""
+def unsound_head(hosts: Sequence[bytes], codings: Sequence[bytes], http_1_0: bool) -> Rejected | None:
+    """Why a request head is refused (RFC 9112, 3.2 and 6.1), None: it is not. ``hosts`` are the values of its Host
+    lines, ``codings`` those of its Transfer-Encoding lines."""
     if codings and [coding.lower() for coding in codings] != [b"chunked"]:
         return Rejected("transfer_coding_unknown")
-    if hosts > 1 or (hosts == 0 and not http_1_0):
+    if len(hosts) > 1 or (not hosts and not http_1_0):
         return Rejected("invalid_request", "A request has one Host header. Send exactly one.")
+    if hosts and HOST.fullmatch(hosts[0]) is None:
+        return Rejected("invalid_request", "The Host header is no host name or address, with or without a port.")
     return None
+
+
+def unsound_target(target: bytes) -> Rejected | None:
+    """Why an absolute target is refused: who is named before an ``@`` (RFC 9110, 4.2.4), or no host. That it names
+    another host than the Host line is no reason: it counts instead (RFC 9112, 3.2.2), and this gateway is any host."""
+    absolute = ABSOLUTE.match(target)
+    if absolute is None or HOST.fullmatch(absolute[0].partition(b"//")[2]) is not None:
+        return None
+    return Rejected("invalid_request", "The request's target names no host, or a user. Send the path alone.")

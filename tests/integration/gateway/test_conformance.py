@@ -132,6 +132,8 @@ async def test_without_a_good_key_nothing_passes(stack: Any, headers: dict[str, 
     [
         (b"", b"400"),
         (b"Host: x\r\nHost: x\r\n", b"400"),
+        (b"Host: user@x\r\n", b"400"),
+        (b"Host: x, y\r\n", b"400"),
         (b"Host: x\r\nTransfer-Encoding: gzip, chunked\r\n", b"501"),
     ],
 )

@@ -65,6 +65,22 @@ async def nothing_left(stack: Any) -> None:
         pytest.param(b"GET /health HTTP/1.1\r\nHost: x\r\nHost: x\r\nHost: x\r\n\r\n", id="three hosts"),
         pytest.param(b"GET /health HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", id="two hosts in HTTP/1.0"),
         pytest.param(HEAD + b"Host: x\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", id="two hosts and an offer"),
+        *(
+            pytest.param(HEAD.replace(b"Host: x", b"Host: " + host) + b"\r\n", id=f"host {host!r}")
+            for host in (
+                b"a b",
+                b"a,b",
+                b"user@x",
+                b"x/y",
+                b"http://x",
+                b"x:8o",
+                b"[::1",
+                b"x?y",
+                b"x\ty",
+                b"x\\y",
+                b"\xe4",
+            )
+        ),
         pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", id="bad chunk size"),
         pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcXX0\r\n\r\n", id="bad chunk end"),
         pytest.param(b"GARBAGE\r\n\r\n", id="garbage"),
@@ -110,6 +126,35 @@ async def test_a_repeated_head_is_learned_only_when_it_is_sound(stack: Any) -> N
 async def test_a_client_of_http_1_0_needs_no_host(stack: Any, more: bytes) -> None:
     answer = await stack.raw(b"GET /health HTTP/1.0\r\n" + more + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
+@pytest.mark.parametrize("host", [b"x", b"x:80", b"10.0.0.1:", b"[2001:db8::1]:443", b"a_b.example.com", b""])
+async def test_hosts_of_every_shape_are_taken(stack: Any, host: bytes) -> None:
+    answer = await stack.raw(b"GET /health HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host)
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
+async def test_an_absolute_target_of_another_host_is_answered(stack: Any) -> None:
+    """RFC 9112, 3.2.2: it counts, not the Host line; this gateway is whatever host is asked for."""
+    answer = await stack.raw(b"GET http://a:1/health HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
+@pytest.mark.parametrize("authority", [b"user@x", b"user:word@x", b"a b", b"a,b"])
+async def test_an_absolute_target_names_a_host_alone(stack: Any, authority: bytes) -> None:
+    """Seen on the hot path alone: an ASGI application is not told of it."""
+    answer = await stack.raw(b"GET http://%b/health HTTP/1.1\r\nHost: x\r\n\r\n" % authority)
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_an_offer_to_upgrade_of_who_closes_is_ignored(stack: Any, version: bytes) -> None:
+    """RFC 9110, 7.8: in HTTP/1.0 it must be."""
+    close = b"" if version == b"1.0" else b", close"
+    offer = request(CHAT, b"Upgrade: h2c\r\nConnection: upgrade%b\r\n" % close).replace(b"HTTP/1.1", b"HTTP/" + version)
+    answer = await stack.raw(offer)
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.count(b"HTTP/1.1 ") == 1, answer
+    assert [r.body for engine in stack.engines for r in engine.requests] == [CHAT]
 
 
 async def test_oversized_heads_are_refused(stack: Any) -> None:
