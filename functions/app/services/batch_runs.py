@@ -17,9 +17,15 @@ from functions.app.store.files import StoredFile
 from functions.app.wire import Upload
 
 CLAIM_MS = 60_000
+LATE_S = 3600  # after its window: for a gateway to say of each line that is left that it has expired
+MAX_CLAIMS = 10  # of gateways that fell silent, one after the other, before the batch was any further
+MAX_PARTS = 2000  # their names fit into an item, and their presigned URLs into an answer
 _LOOKED_AT = 5  # per claim: the first may be closed, or taken by another gateway
 KEY_GONE = BatchError(code="invalid_api_key", message="The key that made the batch was deleted or has expired.")
 INPUT_GONE = BatchError(code="input_file_gone", message="The input file was deleted.", param="input_file_id")
+
+STUCK = BatchError(code="batch_stuck", message=f"{MAX_CLAIMS} gateways in a row began it and got no further.")
+TOO_LARGE = BatchError(code="output_too_large", message="It answers more than a batch can hold. Divide the input.")
 
 
 def any_claimable() -> bool:
@@ -42,11 +48,12 @@ def _take(candidate: StoredBatch, claimant: str) -> Claim | None:
     def change(stored: StoredBatch) -> tuple[Claim | None, list[StoredFile]]:
         if stored.closed or stored.claim_until_ms > now_ms():
             raise Conflict("Another gateway has it.", code="claim_lost")
+        if stored.batch.status == "cancelling":
+            return None, close(stored, "cancelled")
+        stored.claims += 1
         made = _stopped(stored)
         if stored.closed:
             return None, made
-        if stored.batch.status == "cancelling":
-            return None, close(stored, "cancelled")
         stored.claim_id, stored.claimed_by = new_id("claim"), claimant
         stored.claim_until_ms = now_ms() + CLAIM_MS
         return _claim(stored), []
@@ -60,18 +67,29 @@ def _claim(stored: StoredBatch) -> Claim:
 
 
 def _stopped(stored: StoredBatch) -> list[StoredFile]:
-    """Closes a batch whose key or input is gone."""
+    """Closes a batch that cannot go on."""
+    if stored.batch.expires_at + LATE_S <= now_ms() // 1000:
+        return close(stored, "expired")
+    error = _hindrance(stored)
+    return close(stored, "failed", error) if error else []
+
+
+def _hindrance(stored: StoredBatch) -> BatchError | None:
+    if stored.claims > MAX_CLAIMS:
+        return STUCK
+    if max(len(stored.output.names), len(stored.error.names)) >= MAX_PARTS:
+        return TOO_LARGE
+    if not _has_key(stored):
+        return KEY_GONE
+    return None if _input_url(stored) else INPUT_GONE
+
+
+def _has_key(stored: StoredBatch) -> bool:
     try:
         expires_at_ms = keys.get(stored.project_id, stored.key_id).expires_at_ms
     except NotFound:
-        expires_at_ms = 0
-    if expires_at_ms is not None and expires_at_ms <= now_ms():
-        return close(stored, "failed", KEY_GONE)
-    try:
-        files.get(stored.project_id, stored.batch.input_file_id)
-    except NotFound:
-        return close(stored, "failed", INPUT_GONE)
-    return []
+        return False
+    return expires_at_ms is None or expires_at_ms > now_ms()
 
 
 def _input_url(stored: StoredBatch) -> str:
@@ -126,7 +144,7 @@ def apply(stored: StoredBatch, said: Report) -> None:
         batch.request_counts.total = said.total
     if said.done_lines <= stored.done_lines:
         return
-    stored.done_lines, stored.done_bytes = said.done_lines, said.done_bytes
+    stored.done_lines, stored.done_bytes, stored.claims = said.done_lines, said.done_bytes, 0
     batch.request_counts.completed, batch.request_counts.failed = said.completed, said.failed
     _add(stored.output, part_name("output", said.first_line, said.claim_id), said.output_bytes)
     _add(stored.error, part_name("error", said.first_line, said.claim_id), said.error_bytes)
@@ -140,6 +158,6 @@ def _add(parts: PartsStored, name: str, size_bytes: int) -> None:
 
 def _ended(stored: StoredBatch, said: Report) -> list[StoredFile]:
     if said.outcome == "released":
-        stored.claim_id, stored.claim_until_ms = "", now_ms()
+        stored.claim_id, stored.claim_until_ms, stored.claims = "", now_ms(), 0
         return []
     return close(stored, said.outcome, *said.errors) if said.outcome else []

@@ -22,7 +22,8 @@ class PartsStored(BaseModel):
 
 
 class StoredBatch(BaseModel):
-    """``claim_until_ms``: from then on any gateway may claim it; none may once it is ``closed``."""
+    """``claim_until_ms``: from then on any gateway may claim it; none may once it is ``closed``. ``claims``: how many
+    did since it was last further, or given back."""
 
     batch: Batch
     project_id: str
@@ -33,6 +34,7 @@ class StoredBatch(BaseModel):
     claim_id: str = ""
     claim_until_ms: int = 0
     claimed_by: str = ""
+    claims: int = 0
     done_lines: int = 0
     done_bytes: int = 0
     output: PartsStored = PartsStored()

@@ -8,6 +8,8 @@ import pytest
 from foundry_core import aws
 from foundry_core.clock import fixed
 
+from functions.app.services.batch_runs import MAX_CLAIMS
+
 Call = Callable[..., Any]
 NOW_MS = 1_800_000_000_000
 MINUTE_MS = 60_000
@@ -237,3 +239,41 @@ def test_deleting_an_output_takes_all_its_parts(
     with fixed(NOW_MS + 3):
         gateway("DELETE", f"{batches.replace('/batches', '/files')}/{output}").ok()
     assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=bucket, Prefix="files/")
+
+
+def test_what_kills_its_gateways_is_given_up(gateway: Call, batches: str, batch: str) -> None:
+    found = [claim(gateway, NOW_MS + tried * 2 * MINUTE_MS) for tried in range(MAX_CLAIMS + 1)]
+    assert None not in found[:-1] and found[-1] is None
+    failed = seen(gateway, batches, batch)
+    assert (failed["status"], failed["errors"]["data"][0]["code"]) == ("failed", "batch_stuck")
+
+
+def test_what_gets_further_is_not(gateway: Call, batch: str) -> None:
+    for tried in range(MAX_CLAIMS + 1):
+        at_ms = NOW_MS + tried * 2 * MINUTE_MS
+        again = Runner(gateway, claim(gateway, at_ms))
+        if tried == 1:
+            again.report(at_ms, total=9, done_lines=1, done_bytes=9, output_bytes=9, completed=1).ok()
+
+
+def test_a_batch_that_nobody_can_end_expires(gateway: Call, batches: str, batch: str, runner: Runner) -> None:
+    end_ms = NOW_MS + 24 * 60 * MINUTE_MS
+    assert runner.report(end_ms, total=9).ok()["go_on"]  # for it says of each line that it has expired
+    assert runner.report(end_ms + 60 * MINUTE_MS).ok()["closed"]
+    assert seen(gateway, batches, batch, end_ms + 60 * MINUTE_MS)["status"] == "expired"
+
+
+def test_an_output_ends_where_no_item_could_hold_its_parts(
+    gateway: Call, batches: str, batch: str, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("functions.app.services.batch_runs.MAX_PARTS", 2)
+    one = {"total": 9, "output_bytes": 9}
+    assert runner.report(**one, done_lines=1, done_bytes=9, completed=1).ok()["go_on"]
+    assert runner.report(**one, first_line=1, done_lines=2, done_bytes=18, completed=2).ok()["closed"]
+    failed = seen(gateway, batches, batch)
+    assert failed["errors"]["data"][0]["code"] == "output_too_large" and failed["output_file_id"]
+
+
+def test_the_end_of_its_project_ends_a_batch(call: Call, gateway: Call, batches: str, batch: str, project: str) -> None:
+    call("DELETE", f"/projects/{project}").ok(204)
+    assert claim(gateway) is None and seen(gateway, batches, batch)["status"] == "failed"
