@@ -71,10 +71,17 @@ def test_only_what_is_given_of_a_policy_changes(asked: list[Any], tmp_path: Path
     rules = [{"id": "mail", "kind": "pii", "patterns": ["email"]}]
     (tmp_path / "rules.json").write_text(json.dumps(rules))
     arguments = ["policy", "chat", "--cache", "0", "--guardrails", str(tmp_path / "rules.json"), "--fallbacks", "b,c"]
-    arguments += ["--hold", "90"]
+    arguments += ["--hold", "90", "--hold-queue", "9", "--sleep-after", "900"]
     result = CliRunner().invoke(endpoints_app, arguments)
     assert result.exit_code == 0, result.output
-    policy = {"cache_ttl_s": 0, "guardrails": rules, "fallbacks": ["b", "c"], "hold_s": 90}
+    policy = {
+        "cache_ttl_s": 0,
+        "guardrails": rules,
+        "fallbacks": ["b", "c"],
+        "hold_s": 90,
+        "hold_queue": 9,
+        "sleep_after_s": 900,
+    }
     assert asked == [("PATCH", "/projects/prj_1/endpoints/chat", {"policy": policy})]
     assert json.loads(result.output) == policy
 
