@@ -59,11 +59,12 @@ def test_gateways_are_told_where_it_is(project: str, perform: Any, gateway: Call
     assert gateway("GET", "/gateway/config").ok()["endpoints"] == [{
         "name": "chat", "project_ids": [project],
         "tiers": [[{"id": "dep_1", "url": "http://10.0.0.7:8000", "model": "org/m", "source": "twin",
-                    "provider": "openai", "credential_ref": None, "weight": 1.0, "asleep": False, "shadow": False}]],
+                    "provider": "openai", "credential_ref": None, "weight": 1.0, "asleep": False, "shadow": False,
+                    "endpoint": ""}]],
         "price": {"input_nanos_per_token": 150, "output_nanos_per_token": 600, "cached_nanos_per_token": None},
         "limits": nothing, "max_output_tokens": 4096, "adapters": {},
         "policy": {"routing": "least_outstanding", "retries": 2, "cache_ttl_s": 0, "coalesce_ms": 0, "fallbacks": [],
-                   "hold_s": 0, "guardrails": []},
+                   "hold_s": 0, "hold_queue": 64, "guardrails": []},
         "problem": "",
     }]  # fmt: skip
 
