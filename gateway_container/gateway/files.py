@@ -75,7 +75,9 @@ class Files:
         return answer(await self._control.ask("POST", f"{path}/{made.file.id}/arrived"))
 
     async def page(self, request: Request) -> Response:
-        query = page_of(request) | {"oldest_first": str(request.query_params.get("order") == "asc").lower()}
+        asked = request.query_params
+        query = page_of(request) | {"oldest_first": str(asked.get("order") == "asc").lower()}
+        query |= {"purpose": asked["purpose"]} if "purpose" in asked else {}
         with told():
             return answer(await self._control.ask("GET", of_project(request, "/files"), query=query))
 

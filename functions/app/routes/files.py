@@ -13,6 +13,7 @@ from functions.app.wire import Part
 router = APIRouter(prefix="/gateway/projects/{project_id}/files", tags=["gateway"])
 After = Annotated[Part | None, Query()]
 OldestFirst = Annotated[bool, Query()]
+Purpose = Annotated[str | None, Query(max_length=64)]
 
 
 @router.post("", status_code=201)
@@ -29,10 +30,15 @@ def file_arrived(project_id: Part, file_id: Id, _: Gateway) -> File:
 
 @router.get("")
 def list_files(
-    project_id: Part, _: Gateway, limit: Limit = 100, after: After = None, oldest_first: OldestFirst = False
+    project_id: Part,
+    _: Gateway,
+    limit: Limit = 100,
+    after: After = None,
+    oldest_first: OldestFirst = False,
+    purpose: Purpose = None,
 ) -> Listing[File]:
     """Files of the project, newest first."""
-    return service.page_of(project_id, limit, after, oldest_first)
+    return service.page_of(project_id, limit, after, oldest_first, purpose)
 
 
 @router.get("/{file_id}")

@@ -3,6 +3,7 @@
 from typing import TypeVar
 
 from foundry_core.clock import now_ms
+from foundry_core.errors import Conflict
 from foundry_core.ids import new_id
 
 from functions.app import uploads
@@ -13,6 +14,7 @@ from functions.app.store.files import StoredFile
 
 Listed = TypeVar("Listed", File, Batch)
 KEPT_S = 30 * 24 * 3600  # the bucket keeps the bytes a little longer (stacks/metrics.py)
+MAX_FILES = 5_000  # of a project: a key must not be able to fill a bucket without end
 CONTENT_TYPE = "application/jsonl"
 _INPUT = "input.jsonl"
 
@@ -23,8 +25,12 @@ def folder_of(project_id: str, subject_id: str) -> str:
 
 
 def order(project_id: str, request: FileOrder) -> NewFile:
-    """A new file whose bytes are still to come. ``NotFound`` when the key is gone."""
+    """A new file whose bytes are still to come. ``NotFound`` when the key is gone, ``Conflict`` with code
+    ``too_many_files``."""
     keys.get(project_id, request.key_id)
+    if store.count(project_id) >= MAX_FILES:
+        raise Conflict(f"The project has {MAX_FILES:,} files already. Delete some, or wait until they expire.",
+                       code="too_many_files")  # fmt: skip
     file = _new(request.filename, request.bytes)
     stored = StoredFile(project_id, file, folder_of(project_id, file.id), (_INPUT,), pending=True)
     store.insert(stored)
@@ -47,8 +53,8 @@ def get(project_id: str, file_id: str) -> File:
     return store.load(project_id, file_id).file
 
 
-def page_of(project_id: str, limit: int, after: str | None, oldest_first: bool) -> Listing[File]:
-    stored, more = store.page_of(project_id, limit, after, oldest_first)
+def page_of(project_id: str, limit: int, after: str | None, oldest_first: bool, purpose: str | None) -> Listing[File]:
+    stored, more = store.page_of(project_id, limit, after, oldest_first, purpose)
     return listing([one.file for one in stored], more)
 
 

@@ -5,12 +5,12 @@ from typing import TypeVar
 
 from foundry_core.clock import now_ms
 from foundry_core.errors import NotFound
-from foundry_core.table import Gsi1, conflicts, cursor_at, page, write
+from foundry_core.table import Gsi1, conflicts, write
 from pydantic import BaseModel
 
 from functions.app.openai_wire import Batch
 from functions.app.store.files import StoredFile, item_of
-from functions.app.store.table import AppTable, BatchItem, optimistic
+from functions.app.store.table import AppTable, BatchItem, first_of, is_over, living, optimistic
 
 R = TypeVar("R")
 _OPEN = "BATCHES#OPEN"
@@ -53,9 +53,8 @@ def load(project_id: str, batch_id: str) -> StoredBatch:
 
 def page_of(project_id: str, limit: int, after: str | None) -> tuple[list[StoredBatch], bool]:
     """Newest first: the batches after the one with this id, and whether there are more."""
-    cursor = None if after is None else cursor_at(_pk(project_id), after)
-    items, following = page(BatchItem, _pk(project_id), limit=limit, cursor=cursor, newest_first=True)
-    return [StoredBatch(**item.data) for item in items if not _over(item)], following is not None
+    found = living(BatchItem, _pk(project_id), limit + 1, after)
+    return first_of((StoredBatch(**item.data) for item in found), limit)
 
 
 def claimable(limit: int) -> list[StoredBatch]:
@@ -90,14 +89,9 @@ def _item(project_id: str, batch_id: str) -> BatchItem:
         item = BatchItem.get(_pk(project_id), batch_id, consistent_read=True)
     except BatchItem.DoesNotExist:
         item = None
-    if item is None or _over(item):
+    if item is None or is_over(item):
         raise NotFound(f"There is no batch {batch_id}.", code="batch_not_found")
     return item
-
-
-def _over(item: BatchItem) -> bool:
-    """The table lets go of items some time after they have expired."""
-    return int(item.expires_at or 0) * 1000 <= now_ms()
 
 
 def _pk(project_id: str) -> str:

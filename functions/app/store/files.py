@@ -3,12 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from foundry_core.clock import now_ms
 from foundry_core.errors import NotFound
-from foundry_core.table import conflicts, cursor_at, page, write
+from foundry_core.table import conflicts, write
 
 from functions.app.openai_wire import File
-from functions.app.store.table import FileItem
+from functions.app.store.table import FileItem, first_of, is_over, living
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,18 @@ def load(project_id: str, file_id: str) -> StoredFile:
     return _stored(project_id, _item(project_id, file_id, pending=False))
 
 
-def page_of(project_id: str, limit: int, after: str | None, oldest_first: bool) -> tuple[list[StoredFile], bool]:
+def page_of(
+    project_id: str, limit: int, after: str | None, oldest_first: bool, purpose: str | None
+) -> tuple[list[StoredFile], bool]:
     """The files after the one with this id, and whether there are more."""
-    pk = _pk(project_id, pending=False)
-    cursor = None if after is None else cursor_at(pk, after)
-    items, following = page(FileItem, pk, limit=limit, cursor=cursor, newest_first=not oldest_first)
-    return [_stored(project_id, item) for item in items if not _over(item)], following is not None
+    found = living(FileItem, _pk(project_id, pending=False), limit + 1, after, newest_first=not oldest_first)
+    files = (_stored(project_id, item) for item in found)
+    return first_of((one for one in files if purpose in (None, one.file.purpose)), limit)
+
+
+def count(project_id: str) -> int:
+    """Those whose bytes are still to come are some, too. A little behind."""
+    return sum(FileItem.count(_pk(project_id, pending)) for pending in (False, True))
 
 
 def delete(project_id: str, file_id: str) -> None:
@@ -72,14 +77,9 @@ def _item(project_id: str, file_id: str, pending: bool) -> FileItem:
         item = FileItem.get(_pk(project_id, pending), file_id, consistent_read=True)
     except FileItem.DoesNotExist:
         item = None
-    if item is None or _over(item):
+    if item is None or is_over(item):
         raise NotFound(f"There is no file {file_id}.", code="file_not_found")
     return item
-
-
-def _over(item: FileItem) -> bool:
-    """The table lets go of items some time after they have expired."""
-    return int(item.expires_at or 0) * 1000 <= now_ms()
 
 
 def _pk(project_id: str, pending: bool) -> str:

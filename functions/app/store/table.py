@@ -15,10 +15,12 @@
 | ``BUDGET#<scope>#<kind>`` | ``TOTAL`` or ``WINDOW#<ms>`` | a counter with its open leases |
 """  # noqa: E501
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
+from foundry_core.clock import now_ms
 from foundry_core.errors import Conflict
 from foundry_core.events import Event, OutboxFields, outbox_keys
 from foundry_core.ids import new_id
@@ -26,6 +28,7 @@ from foundry_core.table import Gsi1, Item, meta
 from pynamodb.attributes import JSONAttribute, NumberAttribute, UnicodeAttribute
 
 R = TypeVar("R")
+ItemT = TypeVar("ItemT", bound=Item)
 CONFIG = "CONFIG"
 _TRIES = 6
 
@@ -146,3 +149,23 @@ def optimistic(attempt: Callable[[], R]) -> R:
             if error.code != "conflict":
                 raise
     return attempt()
+
+
+def living(
+    item_class: type[ItemT], pk: str, page_size: int, after: str | None = None, newest_first: bool = True
+) -> Iterator[ItemT]:
+    """The items behind the one with the sort key ``after``, read as they are taken."""
+    behind = None if after is None else Item.sk < after if newest_first else Item.sk > after
+    found = item_class.query(pk, behind, page_size=page_size, scan_index_forward=not newest_first, consistent_read=True)
+    return (item for item in found if not is_over(item))
+
+
+def is_over(item: Item) -> bool:
+    """The table lets go of items some time after they have expired."""
+    return int(item.expires_at or 0) * 1000 <= now_ms()
+
+
+def first_of(found: Iterable[R], limit: int) -> tuple[list[R], bool]:
+    """A page, and whether there are more."""
+    taken = list(islice(found, limit + 1))
+    return taken[:limit], len(taken) > limit

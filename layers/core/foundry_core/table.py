@@ -214,13 +214,6 @@ def every(item_class: type[ItemT], hash_key: str, *, prefix: str = "") -> Iterab
     return item_class.query(hash_key, Item.sk.startswith(prefix) if prefix else None, consistent_read=True)
 
 
-def cursor_at(pk: str, sk: str) -> str:
-    """The cursor of the page that begins after this item, for clients that name the item itself."""
-    cursor = _encode_cursor({"pk": {"S": pk}, "sk": {"S": sk}})
-    assert cursor is not None
-    return cursor
-
-
 def _encode_cursor(key: dict[str, Any] | None) -> str | None:
     if not key:
         return None

@@ -84,6 +84,9 @@ def test_pages_follow_each_other_in_either_order(
     rest = call("GET", files, None, None, headers, limit=2, after=first["last_id"]).ok()
     assert [one["id"] for one in first["data"] + rest["data"]] == sorted(ids, reverse=True)
     assert not rest["has_more"]
+    assert not call("GET", files, None, None, headers, limit=3).ok()["has_more"]
+    assert call("GET", files, None, None, headers, purpose="batch_output").ok()["data"] == []
+    assert len(call("GET", files, None, None, headers, purpose="batch").ok()["data"]) == 3
     old = call("GET", files, None, None, headers, oldest_first="true").ok()
     assert [one["id"] for one in old["data"]] == sorted(ids)
     assert call("GET", files, None, None, headers, after="../x").status == 422
@@ -93,7 +96,20 @@ def test_a_file_ends_after_thirty_days(gateway: Call, files: str, put: Callable[
     one = put()
     with fixed(now_ms() + 31 * DAY_MS):
         gateway("GET", f"{files}/{one}").problem(404, "file_not_found")
-        assert gateway("GET", files).ok()["data"] == []
+        page = gateway("GET", files).ok()
+    assert (page["data"], page["has_more"]) == ([], False)
+
+
+def test_a_project_has_so_many_files(
+    gateway: Call, files: str, put: Callable[..., str], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("functions.app.services.files.MAX_FILES", 2)
+    order = {"key_id": key, "filename": "in.jsonl", "bytes": 3}
+    one = put()
+    gateway("POST", files, order).ok(201)  # its bytes never come
+    gateway("POST", files, order).problem(409, "too_many_files")
+    gateway("DELETE", f"{files}/{one}").ok()
+    put()
 
 
 def test_a_malformed_order_is_refused(gateway: Call, files: str, key: str, bucket: str) -> None:

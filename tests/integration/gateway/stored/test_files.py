@@ -42,6 +42,7 @@ async def test_pages(http: httpx.AsyncClient) -> None:
     rest = (await http.get("/v1/files", params={"limit": 2, "after": first["last_id"]})).json()
     assert {one["id"] for one in first["data"] + rest["data"]} == set(ids) and len(rest["data"]) == 1
     assert (await http.get("/v1/files", params={"limit": 2000})).status_code == 200
+    assert (await http.get("/v1/files", params={"purpose": "batch_output"})).json()["data"] == []
     for wrong in ({"limit": "0"}, {"limit": "²"}, {"limit": "1" * 5000}, {"after": "../../x"}):
         answer = await http.get("/v1/files", params=wrong)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request"), wrong
