@@ -218,8 +218,9 @@ class Flow(Attempts):
         if self.coalescer is not None:
             self.coalescer.drop()
         self.stop_waiting()
+        reached = self.passing or self.upstream is not None  # else no deployment has seen it, or its try has failed
         self.drop_upstream()
-        usage, source = self._usage(False)
+        usage, source = self._usage(False) if reached else (NOTHING, "none")
         self.wasted_tokens += usage.output_tokens
         self.finish(self.status or 499, "cancelled", usage, source)
 
@@ -282,7 +283,7 @@ class Flow(Attempts):
     def _usage(self, whole: bool) -> tuple[Usage, str]:
         if self.pipeline is not None:
             return self.pipeline.usage(whole)
-        if whole and is_error(self.status):
+        if is_error(self.status):
             return NOTHING, "none"
         return usages.used(self.reader, self.kept, self, whole)
 

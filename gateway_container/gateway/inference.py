@@ -304,6 +304,6 @@ class Inference:
         self.gateway.emit(row)
 
     def _usage(self, outcome: str) -> tuple[Usage, str]:
-        if outcome not in ("ok", "cancelled", "cut"):
+        if outcome not in ("ok", "cancelled", "cut") or is_error(self.sent_status):
             return NOTHING, "none"
         return usages.used(self.reader, self.kept, self.exchange, outcome == "ok")

@@ -227,7 +227,7 @@ class Pipeline(Sink):
         exchange, translation = self.exchange, self.translation
         if self.answered is not None:
             return self.answered, "upstream"
-        if exchange.deployment is None or (whole and self.refused):
+        if exchange.deployment is None or self.refused:
             return NOTHING, "none"
         if translation is None:
             return usages.used(self.reader, self.kept, exchange, whole)

@@ -1,15 +1,25 @@
 """What a client pays that leaves before the deployment has said what it used."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
 import httpx
 import pytest
+from gateway.pool import Pool
 
 from .conftest import until
 
 DENSE = json.dumps({"model": "llama", "max_tokens": 50, "messages": [{"role": "user", "content": "7" * 4000}]}).encode()
+
+
+async def ask(stack: Any, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that has asked."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-1\r\nContent-Length: "
+    writer.write(head + b"%d\r\n\r\n" % len(body) + body)
+    return reader, writer
 
 
 async def left(stack: Any, stream: bool, limits: dict[str, int]) -> dict[str, Any]:
@@ -28,9 +38,7 @@ async def left(stack: Any, stream: bool, limits: dict[str, int]) -> dict[str, An
     stack.config["keys"][0]["limits"] = limits
     await stack.reconfigure()
     body = DENSE.replace(b"{", b'{"stream": true, ', 1) if stream else DENSE
-    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-1\r\nContent-Length: "
-    writer.write(head + b"%d\r\n\r\n" % len(body) + body)
+    reader, writer = await ask(stack, body)
     await asyncio.wait_for(begun.wait(), 10)
     if stream:
         await asyncio.wait_for(reader.readuntil(b'"t"'), 10)
@@ -73,3 +81,52 @@ async def test_what_was_told_of_the_prompt_is_what_counts(stack: Any) -> None:
             await response.aread()
     [row] = await stack.rows(1)
     assert (row["outcome"], row["input_tokens"], row["usage_source"]) == ("cut", 3, "upstream")
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_an_error_that_breaks_off_costs_no_more_than_a_whole_one(stack: Any, guarded: bool) -> None:
+    async def refuse(engine: Any, request: Any, writer: Any) -> None:
+        writer.write(b"HTTP/1.1 400 X\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{")
+        await writer.drain()
+        writer.close()
+
+    for engine in stack.engines:
+        engine.script = refuse
+    stack.config["keys"][0]["limits"] = {"budget_nanos": 10**9}
+    rules = [{"id": "mail", "kind": "pii", "action": "observe"}] if guarded else []
+    await stack.change_endpoint(policy={"guardrails": rules})
+    with contextlib.suppress(httpx.RemoteProtocolError):  # with guardrails nothing was passed on yet: it is a problem
+        await stack.chat(max_tokens=50)
+    [row] = await stack.rows(1)
+    assert row["outcome"] in ("cut", "failed")
+    assert (row["input_tokens"], row["output_tokens"], row["cost_nanos"]) == (0, 0, 0)
+
+
+class Distant(Pool):
+    """Connections to a host that does not answer."""
+
+    __slots__ = ("dialled",)
+
+    def __init__(self) -> None:
+        super().__init__(("", 0, False), 1.0, None)
+        self.dialled = False
+
+    async def dial(self) -> Any:
+        self.dialled = True
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("form", ["hot"])
+async def test_what_no_deployment_has_seen_costs_nothing(stack: Any) -> None:
+    stack.config["keys"][0]["limits"] = {"budget_nanos": 10**9}
+    await stack.reconfigure()
+    distant = Distant()
+    for deployment in stack.gateway.policy.snapshot.deployments.values():
+        stack.hot.targets[deployment] = {"/v1/chat/completions": (distant, b"")}
+    _, writer = await ask(stack, DENSE)
+    await until(lambda: distant.dialled)
+    writer.close()
+    [row] = await stack.rows(1)
+    assert (row["outcome"], row["usage_source"]) == ("cancelled", "none")
+    assert row["deployment_id"] and (row["input_tokens"], row["output_tokens"], row["cost_nanos"]) == (0, 0, 0)
+    assert stack.gateway.policy.book.scopes["key:key_1", "money_nanos"].lease.held == 0
