@@ -17,7 +17,7 @@ from functions.app.store.files import StoredFile
 from functions.app.wire import Upload
 
 CLAIM_MS = 60_000
-LATE_S = 3600  # after its window: for a gateway to say of each line that is left that it has expired
+LATE_S = 24 * 3600  # after its window: for a gateway to say of each line that is left that it has expired
 MAX_CLAIMS = 10  # of gateways that fell silent, one after the other, before the batch was any further
 MAX_PARTS = 2000  # their names fit into an item, and their presigned URLs into an answer
 _LOOKED_AT = 5  # per claim: the first may be closed, or taken by another gateway

@@ -8,7 +8,7 @@ import pytest
 from foundry_core import aws
 from foundry_core.clock import fixed
 
-from functions.app.services.batch_runs import MAX_CLAIMS
+from functions.app.services.batch_runs import LATE_S, MAX_CLAIMS
 
 Call = Callable[..., Any]
 NOW_MS = 1_800_000_000_000
@@ -259,8 +259,8 @@ def test_what_gets_further_is_not(gateway: Call, batch: str) -> None:
 def test_a_batch_that_nobody_can_end_expires(gateway: Call, batches: str, batch: str, runner: Runner) -> None:
     end_ms = NOW_MS + 24 * 60 * MINUTE_MS
     assert runner.report(end_ms, total=9).ok()["go_on"]  # for it says of each line that it has expired
-    assert runner.report(end_ms + 60 * MINUTE_MS).ok()["closed"]
-    assert seen(gateway, batches, batch, end_ms + 60 * MINUTE_MS)["status"] == "expired"
+    assert runner.report(end_ms + LATE_S * 1000).ok()["closed"]
+    assert seen(gateway, batches, batch, end_ms + LATE_S * 1000)["status"] == "expired"
 
 
 def test_an_output_ends_where_no_item_could_hold_its_parts(
