@@ -1,6 +1,6 @@
 """Endpoints: published by the deploy flow, withdrawn by the delete flow; made by hand for external providers."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from foundry_core.clock import now_ms
@@ -97,15 +97,28 @@ def _refuse_unwoken(wanted: PublishedEndpoint) -> None:
             f"{wanted.name} cannot fall asleep by itself while its requests wake nothing.", code="never_woken",
             next_action="Set hold_s too, or sleep_after_s to 0.",
         )  # fmt: skip
+    for other, asked in _pairs(wanted):
+        if other.policy.sleep_after_s and other.name in asked.policy.fallbacks:
+            raise Invalid(
+                f"{other.name} cannot fall asleep by itself: it is a fallback of {asked.name}, whose requests do not "
+                "wake it.", code="never_woken",
+                next_action=f"Set its sleep_after_s to 0, or take it out of the fallbacks of {asked.name}.",
+            )  # fmt: skip
+
+
+def _pairs(wanted: PublishedEndpoint) -> Iterator[tuple[PublishedEndpoint, PublishedEndpoint]]:
+    """Each other endpoint of the project with this one, and this one with it."""
+    for known in (e for e in store.all_of(wanted.project_id) if e.name != wanted.name):
+        yield known, wanted
+        yield wanted, known
 
 
 def _refuse_bypass(wanted: PublishedEndpoint) -> None:
     """No fallback, canary or shadow may have limits or guardrails that requests to the endpoint in front of it never
     met. ``Invalid``."""
-    for known in (e for e in store.all_of(wanted.project_id) if e.name != wanted.name):
-        for other, asked in ((known, wanted), (wanted, known)):
-            if other.name in asked.policy.others and not _stands_in(other, asked):
-                raise _bypassed(other.name, asked)
+    for other, asked in _pairs(wanted):
+        if other.name in asked.policy.others and not _stands_in(other, asked):
+            raise _bypassed(other.name, asked)
 
 
 def _stands_in(other: PublishedEndpoint, asked: PublishedEndpoint) -> bool:

@@ -54,3 +54,15 @@ def test_only_what_requests_wake_falls_asleep(call: Call, path: str) -> None:
     call("PATCH", path, SLEEPY).ok()
     call("PATCH", path, {"policy": {"hold_s": 0}}).problem(422, "never_woken")
     assert call("PATCH", path, {"policy": {"sleep_after_s": 3600}}).ok()["policy"]["hold_s"] == 60
+
+
+def test_a_fallback_stays_awake(call: Call, project: str, path: str) -> None:
+    """The requests that it is there for would not wake it: they fail, and with them what they fell back from."""
+    other = f"/projects/{project}/endpoints/other"
+    call("PATCH", other, SLEEPY).ok()
+    problem = call("PATCH", path, {"policy": {"fallbacks": ["other"]}}).problem(422, "never_woken")
+    assert "other" in problem["detail"] and "chat" in problem["next_action"]
+    call("PATCH", other, {"policy": {"sleep_after_s": 0}}).ok()
+    call("PATCH", path, {"policy": {"fallbacks": ["other"]}}).ok()
+    call("PATCH", other, SLEEPY).problem(422, "never_woken")
+    call("PATCH", path, SLEEPY).ok()  # which its own requests wake
