@@ -57,6 +57,13 @@ def test_small_cache_preempts_and_serves_fewer() -> None:
     assert narrow.completed == wide.completed == 64
 
 
+def test_gaps_between_tokens_hold_the_wait_of_evicted_requests() -> None:
+    workload = Workload([500] * 64, [500] * 64, concurrency=64)
+    crowded = simulate(MODEL, Limits(20_000), workload)
+    assert crowded.preemptions > 0
+    assert crowded.itl_ms.mean == pytest.approx(crowded.tpot_ms.mean)  # equal answers: all gaps weigh alike
+
+
 def test_open_loop_beyond_capacity_lets_the_queue_grow_and_goodput_fall() -> None:
     def at(rate: float) -> float:
         arrivals = [i / rate for i in range(400)]

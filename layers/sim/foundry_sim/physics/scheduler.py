@@ -43,6 +43,7 @@ class Request:
     produced: int = 0
     first_s: float = -1.0
     done_s: float = -1.0
+    evicted_s: float = -1.0  # the last time
     joined_at: int = 0  # decode clock when it joined the running batch
 
 
@@ -196,6 +197,8 @@ class Scheduler:
         s = self._state
         if request.first_s < 0:
             request.first_s = s.now_s
+        else:  # its client waited for this token since the eviction
+            s.gaps.append((s.now_s - request.evicted_s, 1))
         request.produced += 1
         request.joined_at = s.clock
         s.running[request.number] = request
@@ -214,6 +217,7 @@ class Scheduler:
         """The youngest sequence gives its cache back and will recompute it."""
         s = self._state
         _, request = s.running.popitem()
+        request.evicted_s = s.now_s
         request.produced += s.clock - request.joined_at
         s.cached -= request.prompt + request.produced
         s.waiting.appendleft(request)
