@@ -11,7 +11,7 @@ new version, reverting goes back to an old one, and nothing is fitted into the s
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from math import exp, log
+from math import exp, inf, log
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +26,7 @@ SCHEMA_VERSION = 1
 PRIOR_WEIGHT = 0.5  # a point as near as can be takes two thirds of the correction
 NOISE = 0.05  # log spread of repeated measurements
 _MAX_POINTS = 10_000
+_SHORTEST_MS = 1e-9  # of what can be measured; beyond it ratios overflow
 _ROWS = 256  # at once, beside all points
 
 
@@ -111,7 +112,7 @@ class Calibration:
             history = tuple(tuple(Point(**p) for p in points) for points in value["history"])
             points = history[value["version"]]
             for point in points:
-                case(parse(point.row))
+                _check(point)
             return cls(points, value["version"], history)
         except (ValueError, TypeError, LookupError, RecursionError, SimulatorError):
             raise ConfigurationError("this is not a calibration; write it with Calibration.to_json") from None
@@ -161,10 +162,20 @@ def _point(measured: dict[str, Any]) -> Point:
     return Point(row, ttft, tpot, prediction.ttft_ms.mean, prediction.tpot_ms.mean)
 
 
+def _check(stored: Point) -> None:
+    """ConfigurationError when a point that was kept cannot be compared with its prediction."""
+    case(parse(stored.row))
+    pairs = (stored.ttft_ms, stored.predicted_ttft_ms), (stored.tpot_ms, stored.predicted_tpot_ms)
+    for measured, predicted in pairs:
+        least = 0.0 if _positive(measured, "mean") is None else _SHORTEST_MS
+        if not least <= predicted < inf:
+            raise ConfigurationError("a point needs what was predicted for it")
+
+
 def _positive(value: Any, name: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _SHORTEST_MS <= value < 1e9:
         raise ConfigurationError(f"measured.{name} must be a positive number of milliseconds")
     return float(value)
 

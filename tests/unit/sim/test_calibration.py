@@ -133,6 +133,20 @@ def test_a_stored_point_that_cannot_be_read_any_more_makes_no_calibration() -> N
         Calibration.from_json(text)
 
 
+@pytest.mark.parametrize("value", [0, -1, "x", float("nan"), 5e-324])
+@pytest.mark.parametrize("name", ["tpot_ms", "predicted_tpot_ms"])
+def test_a_stored_point_that_nothing_can_be_divided_by_makes_no_calibration(name: str, value: object) -> None:
+    kept = json.loads(Calibration().add([slower(ROW, 1.5)]).to_json())
+    kept["history"][1][0][name] = value
+    with pytest.raises(ConfigurationError, match="not a calibration"):
+        Calibration.from_json(json.dumps(kept))
+
+
+def test_times_too_short_to_compare_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="positive number"):
+        Calibration().add([ROW | {"measured": {"tpot_ms": 5e-324}}])
+
+
 def test_versions_can_be_taken_back_and_stored() -> None:
     first = Calibration().add([slower(ROW, 1.5)])
     second = first.add([slower(ROW, 0.5)])
