@@ -151,8 +151,11 @@ def _parallel(request: PredictionRequest, a: Architecture, target: Device) -> tu
 def undouble(tp: int, dp: int, ep: int, target: Device) -> tuple[int, int, int]:
     """Some sources multiply TP or DP by EP (tp=64, ep=8 for eight GPUs with expert parallelism): undo what they write
     and no one runs. TP groups that fill a node are a real way to span nodes. A TP group that no node could hold,
-    without a word on experts, is expert-parallel with data-parallel attention."""
+    without a word on experts, is expert-parallel with data-parallel attention; so are experts over more devices than
+    attention is said to have."""
     node = target.devices_per_node
+    if dp == 1 and ep > tp and ep % tp == 0:
+        return tp, ep // tp, ep
     if ep > 2 and sorted((tp, dp)) == [1, ep * ep] and ep * ep > node:
         return (ep, 1, ep) if dp == 1 else (1, ep, ep)
     if 1 < dp == tp < node and ep == tp * dp > node:

@@ -178,6 +178,8 @@ def test_parallel_sizes_that_sources_count_twice_are_undone() -> None:
     assert undouble(1, 64, 8, b200) == (1, 8, 8)
     assert undouble(4, 4, 16, b200) == (1, 4, 4)
     assert undouble(72, 1, 1, device("gb200")) == (1, 72, 72)
+    assert undouble(1, 1, 8, b200) == (1, 8, 8)
+    assert undouble(4, 1, 8, b200) == (4, 2, 8)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def test_parallel_sizes_that_can_be_meant_are_taken_as_written(name: str, writte
 @pytest.mark.parametrize(
     ("written", "meant"),
     [("TensorRT-LLM (PyTorch backend)", "trtllm"), ("dynamo-sglang", "sglang"), ("sgl", "sglang"), ("vLLM 0.8", "vllm"),
-     ("Deepspeed-MII", "deepspeed-mii"), ("TGIS (IBM)", "tgi")],
+     ("Deepspeed-MII", "deepspeed-mii"), ("TGIS (IBM)", "tgi"), ("text-generation-inference", "tgi")],
 )  # fmt: skip
 def test_engines_go_by_many_names(written: str, meant: str) -> None:
     assert engine_name(written) == meant

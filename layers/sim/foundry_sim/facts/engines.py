@@ -5,7 +5,7 @@ from foundry_sim.errors import ConfigurationError
 # Those that measurements name; the last six have no launch command and no plans, only predictions.
 KNOWN = ("vllm", "sglang", "trtllm", "atom", "deepspeed-mii", "deepspeed", "tgi", "optimum-habana", "lmdeploy")
 ENCODERS = ("vllm", "sglang")  # servers with an embeddings endpoint
-_ALSO = {"tensorrt": "trtllm", "trt": "trtllm", "sgl": "sglang"}
+_ALSO = {"tensorrt": "trtllm", "trt": "trtllm", "sgl": "sglang", "text-generation-inference": "tgi"}
 
 
 def engine_name(name: str) -> str:
