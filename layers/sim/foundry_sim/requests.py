@@ -109,7 +109,7 @@ def parse(row: Any) -> PredictionRequest:
         precision={k: None if v is None else str(v)[:20] for k, v in precision.items()},
         **{name: _count(row, name, 1, largest) for name, largest in _LARGEST.items()},
         isl=_positive(row, "isl", 10_000_000),
-        osl=_positive(row, "osl", 10_000_000) if row.get("osl") != 0 else 0.0,
+        osl=0.0 if row.get("osl") in (None, 0) else _positive(row, "osl", 10_000_000),
         load=_load(row.get("load")),
         spec_decode=_mapping(row, "spec_decode") or None,
         max_num_seqs=_optional_count(row, "max_num_seqs"),
@@ -135,7 +135,7 @@ def _with_output(request: PredictionRequest, a: Architecture, engine: str) -> Pr
     """Models that return vectors or scores write nothing, whatever is asked."""
     if a.task == "generate":
         if not request.osl > 0:
-            raise ConfigurationError(f"osl must be above 0, as {a.name} generates text")
+            raise ConfigurationError(f"osl is required and must be above 0, as {a.name} generates text")
         return request
     if engine not in ENCODERS:
         raise ConfigurationError(f"{engine} does not serve vectors or scores, as {a.name} gives; use vllm or sglang")

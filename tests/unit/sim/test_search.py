@@ -309,6 +309,7 @@ def test_workload_classes_fill_in_everything(name: str) -> None:
         {"device_groups": []},
         {"engines": []},
         {"surprise": 1},
+        {"seed": -1},
     ],
 )
 def test_requests_are_validated(fields: dict[str, object]) -> None:
@@ -349,7 +350,7 @@ def test_vectors_are_predicted_as_they_are_searched(load: dict[str, Any]) -> Non
     found = simulate(asked).plans[0].predicted
     kind = {"kind": "closed", **load} if "concurrency" in load else {"kind": "open", "rate": load["rate_per_s"]}
     row = {"model": "BAAI/bge-m3", "device": "l4", "isl": 512, "osl": 0, "load": kind}
-    for same in (row, row | {"osl": 100}):
+    for same in (row, row | {"osl": 100}, row | {"osl": None}):
         [answer] = predict([parse(same)])
         assert answer.e2e_ms and answer.tpot_ms and answer.requests_per_s and not answer.in_domain
         assert answer.e2e_ms.p99 == pytest.approx(found.e2e_ms.p99, rel=1e-4)

@@ -104,7 +104,7 @@ class SimulationRequest(_Strict):
     calibration: list[CalibrationPoint] = Field(default=[], max_length=1000, description="own measurements, to tighten")
     mixed: bool = Field(False, description="also look for fleets: several groups, prefill and decode apart")
     max_plans: int = Field(10, ge=1, le=200)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @classmethod
     def for_class(cls, name: str, **fields: Any) -> "SimulationRequest":
