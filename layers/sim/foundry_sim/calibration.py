@@ -69,9 +69,11 @@ class Calibration:
     def add(self, measured: Sequence[dict[str, Any]]) -> "Calibration":
         """A new version with more points. Each is a request plus `measured: {"ttft_ms", "tpot_ms"}` (means, ms).
         ConfigurationError when one cannot be read or predicted; then nothing changes."""
-        added = self.points + tuple(_point(m) for m in measured)
-        if len(added) > _MAX_POINTS:
+        if len(self.points) + len(measured) > _MAX_POINTS:
             raise ConfigurationError(f"a calibration holds at most {_MAX_POINTS:,} points")
+        taken = [_taken(m) for m in measured]
+        answers = predict([parse(row) for row, _, _ in taken])
+        added = self.points + tuple(_point(*one, answer) for one, answer in zip(taken, answers, strict=True))
         return Calibration(added, len(self.history), (*self.history, added))
 
     def revert(self, version: int) -> "Calibration":
@@ -146,7 +148,8 @@ def half_width(before: Array, share: Array, scatter: Array) -> Array:
     return np.asarray(np.sqrt((1.0 - share) * before**2 + share * (2.0 * scatter) ** 2))
 
 
-def _point(measured: dict[str, Any]) -> Point:
+def _taken(measured: dict[str, Any]) -> tuple[dict[str, Any], float | None, float | None]:
+    """The request, and what it took: means of TTFT and TPOT in ms."""
     values = measured.get("measured")
     if not isinstance(values, dict):
         raise ConfigurationError('a point needs measured: {"ttft_ms": …, "tpot_ms": …}')
@@ -154,7 +157,10 @@ def _point(measured: dict[str, Any]) -> Point:
     ttft, tpot = (_positive(values.get(n), n) for n in ("ttft_ms", "tpot_ms"))
     if ttft is None and tpot is None:
         raise ConfigurationError("a point needs ttft_ms or tpot_ms")
-    prediction = predict([parse(row)])[0]
+    return row, ttft, tpot
+
+
+def _point(row: dict[str, Any], ttft: float | None, tpot: float | None, prediction: Prediction) -> Point:
     if prediction.error or prediction.ttft_ms is None or prediction.tpot_ms is None:
         raise ConfigurationError(f"a point cannot be predicted: {prediction.error}")
     if tpot and not prediction.tpot_ms.mean:

@@ -142,6 +142,15 @@ def test_a_stored_point_that_nothing_can_be_divided_by_makes_no_calibration(name
         Calibration.from_json(json.dumps(kept))
 
 
+def test_points_taken_together_are_those_taken_one_by_one() -> None:
+    measured = [ROW | {"isl": 100 * n, "measured": {"ttft_ms": n, "tpot_ms": 10 * n}} for n in (3, 1, 2)]
+    alone = [Calibration().add([one]).points[0] for one in measured]
+    for one, other in zip(Calibration().add(measured).points, alone, strict=True):
+        assert (one.row, one.ttft_ms, one.tpot_ms) == (other.row, other.ttft_ms, other.tpot_ms)
+        assert one.predicted_ttft_ms == pytest.approx(other.predicted_ttft_ms, rel=1e-5)
+        assert one.predicted_tpot_ms == pytest.approx(other.predicted_tpot_ms, rel=1e-5)
+
+
 def test_times_too_short_to_compare_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="positive number"):
         Calibration().add([ROW | {"measured": {"tpot_ms": 5e-324}}])
