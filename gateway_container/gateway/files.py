@@ -1,7 +1,9 @@
 """OpenAI's files API, for batches: bytes pass through to object storage, records are the control plane's."""
 
+import asyncio
 import re
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import IO, Final
 
@@ -19,6 +21,8 @@ from gateway.side_upload import MAX_FILE_BYTES
 from gateway.stored import answer, id_in, key_of, of_project, page_of, told
 
 UPLOADS_AT_A_TIME: Final = 4  # per process: each has its file on the spool's disk
+UPLOADS_OF_A_PROJECT: Final = 2  # of those: who sends slowly keeps nobody else out
+UPLOAD_S = 900.0  # for all of a file
 SEPARATORS: Final = re.compile(r"[/\\]")
 TOO_LARGE: Final = f"A file may have {MAX_FILE_BYTES >> 20} MiB. Divide it, and make a batch of each part."
 WRONG_PURPOSE: Final = "Files are kept for batches only: send purpose=batch."
@@ -45,7 +49,7 @@ class Files:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._control = gateway.control
-        self._uploads = 0
+        self._uploads = Counter[str]()  # by project
 
     def routes(self) -> list[Route]:
         return [
@@ -57,17 +61,22 @@ class Files:
         ]
 
     async def create(self, request: Request) -> Response:
-        if self._uploads >= UPLOADS_AT_A_TIME:
+        project_id = key_of(request).project_id
+        if self._uploads.total() >= UPLOADS_AT_A_TIME or self._uploads[project_id] >= UPLOADS_OF_A_PROJECT:
             raise Rejected("rate_limit_exceeded", "Too many files come at once. Try again shortly.", retry_after_s=5)
-        self._uploads += 1
+        self._uploads[project_id] += 1
         try:
             with told(), tempfile.TemporaryFile(dir=self._gateway.directory) as spool:
                 return await self._keep(request, spool)
         finally:
-            self._uploads -= 1
+            self._uploads[project_id] -= 1
 
     async def _keep(self, request: Request, spool: IO[bytes]) -> Response:
-        name = await receive(request, spool)
+        try:
+            async with asyncio.timeout(UPLOAD_S):
+                name = await receive(request, spool)
+        except TimeoutError:
+            raise Rejected("request_timeout") from None
         order = {"key_id": key_of(request).id, "filename": name, "bytes": spool.tell()}
         path = of_project(request, "/files")
         made = decode(await self._control.ask("POST", path, order), NewFile)

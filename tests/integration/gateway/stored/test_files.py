@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 
+from ..conftest import until
 from .control_plane import Plane
 
 HOT = pytest.mark.parametrize("form", ["hot"])  # what both forms have in common
@@ -106,6 +107,42 @@ async def test_who_asks_first_is_told_to_send(http: httpx.AsyncClient, plane: Pl
         assert answer.startswith(told)
         writer.close()
     assert plane.objects() == []
+
+
+@HOT
+async def test_who_sends_slowly_keeps_no_other_project_out(
+    stranger: str, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+
+    async def slowly(request: object, spool: object) -> str:
+        begun.append(request)
+        return str(await asyncio.Future())
+
+    monkeypatch.setattr("gateway.files.receive", slowly)
+    theirs = {"authorization": f"Bearer {stranger}"}
+    files = {"file": ("a", LINES)}
+    async with asyncio.TaskGroup() as sending:
+        uploads = [sending.create_task(put(http)) for _ in range(2)]
+        await until(lambda: len(begun) == 2)
+        refused = await put(http)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+        uploads.append(sending.create_task(http.post("/v1/files", files=files, headers=theirs)))
+        await until(lambda: len(begun) == 3)
+        for upload in uploads:
+            upload.cancel()
+
+
+@HOT
+async def test_a_file_that_does_not_come_to_its_end_is_given_up(
+    http: httpx.AsyncClient, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.files.UPLOAD_S", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", http.base_url.port)
+    head = f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {plane.secret}\r\nContent-Length: 1000000\r\n"
+    writer.write(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode() + FILE)
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 408 ")
+    writer.close()
 
 
 @HOT
