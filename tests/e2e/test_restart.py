@@ -3,6 +3,7 @@ acknowledged more than two seconds before (that is measured in tests/integration
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ QUICK_CPU_S = 10.0
 
 def cpu_s(pid: int) -> float:
     """Processor time of a process and its children so far."""
-    main = psutil.Process(pid)
-    return sum(sum(process.cpu_times()[:2]) for process in (main, *main.children(recursive=True)))
+    main, total = psutil.Process(pid), 0.0
+    for process in (main, *main.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # a function's process that has ended meanwhile
+            total += sum(process.cpu_times()[:2])
+    return total
 
 
 def answers(platform: Any, job: Any, key: str | None = None) -> bool:
