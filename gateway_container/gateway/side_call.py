@@ -26,6 +26,7 @@ class SideCall:
         self.problem: Rejected | None = None
         self.body = b""
         self.max_body_bytes = MAX_SIDE_BODY_BYTES
+        self.max_silence_s = MAX_SIDE_S
         self._task: asyncio.Task[None] | None = None
         self._heard_s = 0.0
         self._status = 0
@@ -101,5 +102,5 @@ class SideCall:
         self._writable.set()
 
     def sweep(self, now_s: float) -> None:
-        if self._task is not None and self.hot.loop.time() - self._heard_s > MAX_SIDE_S:
+        if self._task is not None and self.hot.loop.time() - self._heard_s > self.max_silence_s:
             self._task.cancel()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 UPLOADS: Final = b"/v1/files"
 MAX_FILE_BYTES: Final = 200 << 20
 MAX_UPLOAD_BYTES: Final = MAX_FILE_BYTES + (64 << 10)  # with what a form has around its file
+KEEPING_S: Final = 900.0  # for a file that has come, on its way to object storage: the client hears nothing meanwhile
 AHEAD_BYTES: Final = 1 << 20  # that have come and are not taken yet
 
 
@@ -51,7 +52,8 @@ class SideUpload(SideCall):
 
     def run(self) -> None:
         """The body was whole before it was this request's turn."""
-        self._pieces, self._ended = [self.body], True
+        self._pieces = [self.body]
+        self._end()
         self._start()
 
     def taken(self) -> bytes:
@@ -62,9 +64,12 @@ class SideUpload(SideCall):
         return held
 
     def last(self, data: bytes) -> None:
-        self._ended = True
+        self._end()
         self._take(data)
         self.front.transport.resume_reading()
+
+    def _end(self) -> None:
+        self._ended, self.max_silence_s = True, KEEPING_S
 
     def break_off(self, problem: Rejected) -> None:
         """The body cannot become whole."""
