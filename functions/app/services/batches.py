@@ -11,14 +11,19 @@ from functions.app.store.batches import PartsStored, StoredBatch
 from functions.app.store.files import StoredFile
 
 WINDOW_S = 24 * 3600
+MAX_OPEN = 100  # of a project: they take turns with those of others
 
 
 def create(project_id: str, request: BatchOrder) -> Batch:
-    """``NotFound`` when key or file are gone, ``Invalid`` when the file is no input of a batch."""
+    """``NotFound`` when key or file are gone, ``Invalid`` when the file is no input of a batch, ``Conflict`` with code
+    ``too_many_batches``."""
     keys.get(project_id, request.key_id)
     file = files.get(project_id, request.input_file_id)
     if file.purpose != "batch":
         raise Invalid("The file is what a batch made.", next_action="Name a file that was uploaded for batches.")
+    if store.open_ones(project_id) >= MAX_OPEN:
+        raise Conflict(f"The project has {MAX_OPEN} batches that have not ended. Wait for one, or cancel one.",
+                       code="too_many_batches")  # fmt: skip
     created_at = now_ms() // 1000
     batch = Batch(
         id=new_id("batch"), created_at=created_at, expires_at=created_at + WINDOW_S,

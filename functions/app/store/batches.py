@@ -57,6 +57,11 @@ def page_of(project_id: str, limit: int, after: str | None) -> tuple[list[Stored
     return first_of((StoredBatch(**item.data) for item in found), limit)
 
 
+def open_ones(project_id: str) -> int:
+    """How many of the project have not ended. A little behind, as the index is."""
+    return int(AppTable.gsi1.count(_OPEN, filter_condition=AppTable.pk == _pk(project_id)))
+
+
 def claimable(limit: int) -> list[StoredBatch]:
     """Open ones that nobody runs, the one that waits longest first. A little behind, as the index is."""
     found = AppTable.gsi1.query(_OPEN, Gsi1.gsi1sk < f"{now_ms():015}", limit=limit)

@@ -277,3 +277,19 @@ def test_an_output_ends_where_no_item_could_hold_its_parts(
 def test_the_end_of_its_project_ends_a_batch(call: Call, gateway: Call, batches: str, batch: str, project: str) -> None:
     call("DELETE", f"/projects/{project}").ok(204)
     assert claim(gateway) is None and seen(gateway, batches, batch)["status"] == "failed"
+
+
+def test_a_project_has_so_many_open_batches(
+    call: Call, gateway: Call, batches: str, batch: str, order: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("functions.app.services.batches.MAX_OPEN", 1)
+    with fixed(NOW_MS):
+        gateway("POST", batches, order).problem(409, "too_many_batches")
+        gateway("POST", f"{batches}/{batch}/cancel").ok()
+        gateway("POST", batches, order).ok(201)
+        other = call("POST", "/projects", {"name": "beta"}).ok(201)["id"]
+        theirs = {"key_id": call("POST", f"/projects/{other}/keys", {"name": "one"}).ok(201)["id"]}
+        file = {**theirs, "filename": "in.jsonl", "bytes": 300}
+        theirs["input_file_id"] = gateway("POST", f"/gateway/projects/{other}/files", file).ok(201)["file"]["id"]
+        gateway("POST", f"/gateway/projects/{other}/files/{theirs['input_file_id']}/arrived").ok()
+        gateway("POST", f"/gateway/projects/{other}/batches", order | theirs).ok(201)
