@@ -85,12 +85,19 @@ def calibrate(
     except ConfigurationError as error:
         _fail(sentence(error))
     if points or revert is not None:
-        partial = calibration.with_name(f"{calibration.name}.partial")
-        partial.write_text(known.to_json() + "\n", encoding="utf-8")
-        partial.replace(calibration)
+        _keep(calibration, known.to_json() + "\n")
     for version, kept in enumerate(known.history):
         mark = "  ← in force" if version == known.version else ""
         typer.echo(f"version {version}: {len(kept)} points{mark}")
+
+
+def _keep(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        _fail(f"{path}: {error.strerror}. Check the path and try again.")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

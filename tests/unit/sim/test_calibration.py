@@ -204,5 +204,7 @@ def test_the_command_keeps_versions_and_predict_uses_them(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "out.jsonl").read_text())["tpot_ms"]["mean"] == pytest.approx(plain.tpot_ms.mean)
     refused = run("calibrate", str(kept), "--revert", "9")
     assert refused.exit_code == 1 and "does not exist" in refused.output
+    nowhere = run("calibrate", str(tmp_path / "none" / "own.json"), "--points", str(points))
+    assert nowhere.exit_code == 1 and f"{Path('none') / 'own.json'}: No such file" in nowhere.output
     points.write_text("[1]\n")
     assert run("calibrate", str(kept), "--points", str(points)).exit_code == 1

@@ -340,6 +340,12 @@ def test_more_replicas_than_the_devices_hold_are_named() -> None:
     assert simulate(ask(device_groups=[group], replicas=8, service_levels=ServiceLevels())).feasible
 
 
+def test_a_load_of_hardly_a_token_has_no_price_per_token() -> None:
+    work = Workload(input_tokens=10, output_tokens=10, rate_per_s=1e-300)
+    best = simulate(ask(device_groups=[H100], engines=["vllm"], workload=work, service_levels=ServiceLevels())).plans[0]
+    assert best.cost_nanos_per_million_output_tokens is None and best.cost_nanos_per_hour > 0
+
+
 @pytest.mark.parametrize("load", [{"concurrency": 64}, {"rate_per_s": 20.0}])
 def test_vectors_are_predicted_as_they_are_searched(load: dict[str, Any]) -> None:
     work = Workload(input_tokens=512, output_tokens=0, **load)

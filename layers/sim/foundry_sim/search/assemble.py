@@ -23,6 +23,7 @@ from foundry_sim.search.plans import (
 
 SECONDS_PER_HOUR = 3600
 _MILLION = 1_000_000
+_FEWEST_HOURLY = 1e-6  # tokens; a price of fewer is no number that a store keeps
 
 
 def plan(request: SimulationRequest, architecture: Architecture, rows: Candidates, judged: Judged, row: int) -> Plan:
@@ -114,10 +115,12 @@ def _memory(found: MemoryBudget) -> PlanMemory:
 
 
 def _unit_cost(request: SimulationRequest, cost_nanos_per_hour: int, output_tokens_per_s: float) -> int | None:
-    """nano-USD per million output tokens when the plan runs at the requested load all the time."""
-    if output_tokens_per_s <= 0 or not request.workload.output_tokens:
+    """nano-USD per million output tokens when the plan runs at the requested load all the time; None where hardly a
+    token is asked for."""
+    hourly = output_tokens_per_s * SECONDS_PER_HOUR
+    if hourly < _FEWEST_HOURLY or not request.workload.output_tokens:
         return None
-    return round(cost_nanos_per_hour * _MILLION / (output_tokens_per_s * SECONDS_PER_HOUR))
+    return round(cost_nanos_per_hour * _MILLION / hourly)
 
 
 def summary(found: Plan) -> dict[str, Any]:
