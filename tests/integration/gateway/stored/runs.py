@@ -73,6 +73,11 @@ class Running:
         gateway.emit = self.rows.append
         gateway.batches.sleep = self._sleep
 
+    def wake(self) -> None:
+        """A batch was made since the gateway began."""
+        self.gateway.control.batches_wait = True
+        self.gateway.batches.wake()
+
     async def _sleep(self, wait_s: float) -> None:
         self.waits.append(wait_s)
         await asyncio.sleep(0)

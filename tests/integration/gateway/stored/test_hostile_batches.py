@@ -1,5 +1,6 @@
 """Batches that are to keep a gateway busy for ever, to hide lines from its check, or to cost more than they answer."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -49,15 +50,26 @@ async def test_a_line_that_waits_for_tomorrow_hears_of_a_cancel(
     served: Plane, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.batch_run.BEAT_S", 0.01)
-    batch_id = served.order(jsonl(line(0), line(1)))
     tomorrow = {"retry-after": "9" * 400}
     limited = {"error": {"code": "rate_limit_exceeded"}}
     engine.act = lambda number: said(429, limited, **tomorrow) if number else None
+    waits, over = list[float](), asyncio.Event()
+
+    async def sleep(wait_s: float) -> None:
+        waits.append(wait_s)
+        await over.wait()
+
     async with running(served, tmp_path, engine) as run:
-        await until(lambda: len(run.waits) > 2)
+        run.gateway.batches.sleep = sleep
+        batch_id = served.order(jsonl(line(0), line(1)))
+        run.wake()
+        await until(lambda: len(waits) == 1)
         batches.cancel(served.project, batch_id)
+        before = len(served.transport.seen)
+        await until(lambda: len(served.transport.seen) > before + 2)  # one whole report at least
+        over.set()
         done = await ended(served, batch_id)
-    assert (done.status, done.request_counts.completed, set(run.waits)) == ("cancelled", 1, {PAUSE_S})
+    assert (done.status, done.request_counts.completed, waits) == ("cancelled", 1, [PAUSE_S])
     assert engine.asked.count(1) == 1
 
 
@@ -65,7 +77,6 @@ async def test_a_stop_while_the_input_is_looked_at_fails_nothing(
     served: Plane, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.control.PIECE_BYTES", 100)  # ends within the first line
-    batch_id = served.order(INPUT)
 
     def stop(request: httpx.Request) -> None:
         if request.url.path.endswith("/input.jsonl"):
@@ -74,6 +85,8 @@ async def test_a_stop_while_the_input_is_looked_at_fails_nothing(
 
     async with running(served, tmp_path, engine) as first:
         served.transport.before = stop
+        batch_id = served.order(INPUT)
+        first.wake()
         await until(lambda: f"POST /gateway/batches/{batch_id}/report" in served.transport.seen)
     found = served.batch(batch_id)
     assert (found.status, found.request_counts.total, engine.asked) == ("validating", 0, [])
