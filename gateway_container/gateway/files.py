@@ -3,6 +3,7 @@
 import asyncio
 import re
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import IO, Final
@@ -23,6 +24,7 @@ from gateway.stored import answer, id_in, key_of, of_project, page_of, told
 UPLOADS_AT_A_TIME: Final = 4  # per process: each has its file on the spool's disk
 UPLOADS_OF_A_PROJECT: Final = 2  # of those: who sends slowly keeps nobody else out
 UPLOAD_S = 900.0  # for all of a file
+FRESH_S = 600.0  # the control plane's URLs are valid for 15 minutes, and a client may read slowly
 SEPARATORS: Final = re.compile(r"[/\\]")
 TOO_LARGE: Final = f"A file may have {MAX_FILE_BYTES >> 20} MiB. Divide it, and make a batch of each part."
 WRONG_PURPOSE: Final = "Files are kept for batches only: send purpose=batch."
@@ -99,16 +101,23 @@ class Files:
             return answer(await self._control.ask("DELETE", self._path(request)))
 
     async def content(self, request: Request) -> Response:
+        path = f"{self._path(request)}/content"
         with told():
-            found = decode(await self._control.ask("GET", f"{self._path(request)}/content"), FileContent)
-            pieces = self._bytes(found.urls)
+            found = await self._found(path)
+            pieces = self._bytes(path, found.urls)
             first = await anext(pieces, b"")  # what is not there must not begin as an answer
         headers = {"content-length": str(found.file.bytes)}
         return StreamingResponse(_after(first, pieces), 200, headers, "application/jsonl")
 
-    async def _bytes(self, urls: list[str]) -> AsyncIterator[bytes]:
-        for url in urls:
-            async for piece in self._control.get(url):
+    async def _found(self, path: str) -> FileContent:
+        return decode(await self._control.ask("GET", path), FileContent)
+
+    async def _bytes(self, path: str, urls: list[str]) -> AsyncIterator[bytes]:
+        asked_s = time.monotonic()
+        for number in range(len(urls)):
+            if time.monotonic() - asked_s > FRESH_S:
+                urls, asked_s = (await self._found(path)).urls, time.monotonic()
+            async for piece in self._control.get(urls[number]):
                 yield piece
 
     def _path(self, request: Request) -> str:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -87,6 +87,18 @@ class Plane:
         key = f"files/{self.project}/{file.id}/input.jsonl"
         aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
         return files.arrived(self.project, file.id).id
+
+    def made_of(self, *parts: bytes) -> str:
+        """A file of the project that lies in parts, as the output of a batch does."""
+        from functions.app.store import files
+
+        whole = files.load(self.project, self.upload(b"".join(parts)))
+        names = tuple(f"part-{number}" for number in range(len(parts)))
+        split = replace(whole, file=whole.file.model_copy(update={"id": "file_split"}), parts=names)
+        files.insert(split)
+        for key, content in zip(split.keys, parts, strict=True):
+            aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
+        return split.file.id
 
     def order(self, content: bytes, endpoint: str = "/v1/chat/completions") -> str:
         """A batch of the project."""

@@ -146,6 +146,17 @@ async def test_a_file_that_does_not_come_to_its_end_is_given_up(
 
 
 @HOT
+async def test_where_a_file_is_does_not_expire_while_a_client_reads(
+    http: httpx.AsyncClient, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.files.FRESH_S", -1)
+    file_id = plane.made_of(b"one\n", b"two\n")
+    assert (await http.get(f"/v1/files/{file_id}/content")).content == b"one\ntwo\n"
+    asked = [seen for seen in plane.transport.seen if seen.endswith(f"/{file_id}/content")]
+    assert len(asked) == 3  # at first, and before each part
+
+
+@HOT
 async def test_only_batches_have_files_and_none_is_empty(http: httpx.AsyncClient) -> None:
     refused = await put(http, purpose="fine-tune")
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "purpose")
