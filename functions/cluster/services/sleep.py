@@ -48,8 +48,11 @@ def sleep_idle(project_id: str, deployment_id: str, as_of_ms: int) -> Run | None
     if now_ms() - as_of_ms > _IDLE_HOLDS_MS:
         return None
     try:
-        ready = store.load(project_id, deployment_id).status == DeploymentStatus.READY
-        return put_to_sleep(project_id, deployment_id, "schedule") if ready else None
+        deployment = store.load(project_id, deployment_id)
+        # An earlier delivery may have ended before it made the run that it had kept the id of.
+        begun = deployment.status == DeploymentStatus.SLEEPING and _goes_on(deployment.run_id)
+        sleeps = begun or deployment.status == DeploymentStatus.READY
+        return put_to_sleep(project_id, deployment_id, "schedule") if sleeps else None
     except (NotFound, Conflict):
         return None
 

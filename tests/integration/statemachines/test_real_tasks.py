@@ -225,14 +225,14 @@ def order_to_wake(project: str, deployment: str, context: Any) -> list[Any]:
     return list(answer["batchItemFailures"])
 
 
-def idle(project: str, deployment: str, context: Any, as_of_ms: int) -> None:
-    """What the metrics domain's finding comes to the cluster domain as, late or again."""
+def idle(project: str, deployment: str, context: Any, as_of_ms: int) -> list[Any]:
+    """What the metrics domain's finding comes to the cluster domain as, late or again. → As ``order_to_wake``."""
     handler = importlib.import_module("functions.cluster.handler")
     data = {"project_id": project, "deployment_id": deployment, "as_of_ms": as_of_ms}
     event = new_event("foundry.deployment.idle.v1", source="metrics", subject=deployment, data=data)
     body = json.dumps({"detail": event.model_dump()})
     answer = handler.on_event({"Records": [{"messageId": "m-1", "eventSource": "aws:sqs", "body": body}]}, context)
-    assert answer == {"batchItemFailures": []}
+    return list(answer["batchItemFailures"])
 
 
 def wake_ups(call: Call, project: str) -> int:
@@ -325,16 +325,34 @@ def test_an_idle_deployment_falls_asleep_once(
     call: Call, project: str, deploy: Any, machines: Any, lambda_context: Any
 ) -> None:
     _, deployment = deploy()
-    idle(project, deployment, lambda_context, now_ms() - 301_000)  # too late to be true
-    idle(project, "dep_gone", lambda_context, now_ms())
+    assert idle(project, deployment, lambda_context, now_ms() - 301_000) == []  # too late to be true
+    assert idle(project, "dep_gone", lambda_context, now_ms()) == []
     assert machines.pending == []
-    for _ in range(2):
-        idle(project, deployment, lambda_context, now_ms())
+    assert [idle(project, deployment, lambda_context, now_ms()) for _ in range(2)] == [[], []]
     machines.finish()
-    idle(project, deployment, lambda_context, now_ms())
+    assert idle(project, deployment, lambda_context, now_ms()) == []
     assert machines.pending == [] and asleep_to_gateways() == [True]
     [run] = [r for r in call("GET", "/runs", project_id=project).ok()["items"] if r["kind"] == "sleep_deployment"]
     assert (run["status"], run["created_by"]) == ("succeeded", "schedule")
+    assert delete(call, project, deployment, machines).status == "succeeded"
+
+
+def test_an_idle_deployment_whose_run_was_not_made_is_put_to_sleep_by_the_next_delivery(
+    call: Call, project: str, deploy: Any, machines: Any, lambda_context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be going to sleep for ever, and all else would wait for that."""
+    _, deployment = deploy()
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionError("the table of runs is away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("foundry_core.runs.create", away)
+        assert idle(project, deployment, lambda_context, now_ms()) == [{"itemIdentifier": "m-1"}]
+    assert (shown(call, project, deployment)["status"], machines.pending) == ("sleeping", [])
+    assert idle(project, deployment, lambda_context, now_ms()) == []
+    machines.finish()
+    assert (shown(call, project, deployment)["status"], asleep_to_gateways()) == ("asleep", [True])
     assert delete(call, project, deployment, machines).status == "succeeded"
 
 
