@@ -20,7 +20,7 @@ from foundry_sim.predict import ArrayPrediction
 from foundry_sim.search.assemble import plan
 from foundry_sim.search.candidates import Block, Candidates, Floats, blocks, cache_tokens, fitting, step_model
 from foundry_sim.search.genetic import Genomes
-from foundry_sim.search.judge import bound, excess, judge
+from foundry_sim.search.judge import bound, excess, judge, tpot_limit
 from foundry_sim.search.plans import Fleet, FleetPart, SimulationRequest
 
 ENGINES = ("vllm", "sglang")  # servers that hand a cache over
@@ -152,10 +152,9 @@ def _token_s(tables: Stagewise, layouts: Genomes, batch: Floats) -> Floats:
 def _late(request: SimulationRequest, ttft_s: Floats, token_s: Floats) -> Floats:
     """Log excess over the limits at the bound that the request asks for."""
     levels, upper = request.service_levels, request.confidence == "upper"
-    pace = None if levels.tokens_per_second is None else 1e3 / levels.tokens_per_second
     total = np.zeros_like(ttft_s)
     spreads = _spreads(request, ttft_s, token_s)
-    for spread, limit in zip(spreads, (levels.ttft_ms, pace, levels.e2e_ms), strict=True):
+    for spread, limit in zip(spreads, (levels.ttft_ms, tpot_limit(request), levels.e2e_ms), strict=True):
         if limit is not None:
             total += excess(bound(spread, levels.statistic, upper), limit)
     return total

@@ -1,7 +1,5 @@
 """Which hardware outside a request would meet it."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,14 +58,9 @@ def _nodes_needed(rows: Candidates) -> NDArray[np.intp]:
 def _best_of_each(request: SimulationRequest, table: Table, rows: NDArray[np.intp], nodes: int) -> list[int]:
     """The first row of each device; one node of a device that is there already is no suggestion."""
     present = {device(group.device).name for group in request.device_groups} if nodes == 1 else set()
-    names = np.array([name for part in _names(table) for name in part])
+    names = np.concatenate([np.repeat(rows.block.group.name, len(rows)) for rows, _ in table.parts])
     _, first = np.unique(names[rows], return_index=True)
     return [int(rows[place]) for place in sorted(first.tolist()) if names[rows[place]] not in present]
-
-
-def _names(table: Table) -> Iterator[list[str]]:
-    for rows, _ in table.parts:
-        yield [rows.block.group.name] * len(rows)
 
 
 def _suggestion(
