@@ -10,6 +10,7 @@ T = TypeVar("T")
 MAX_FILE_BYTES = 200 * 1024 * 1024
 # A label only, but one that somebody's download may be named after: no folders in it, nothing that cannot be seen.
 FileName = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00-\x1f\x7f]{1,255}$")]
+Purpose = Literal["batch", "batch_output"]
 
 
 class File(BaseModel):
@@ -19,7 +20,7 @@ class File(BaseModel):
     created_at: int
     expires_at: int
     filename: str
-    purpose: Literal["batch", "batch_output"]
+    purpose: Purpose
     status: Literal["processed"] = "processed"
 
 

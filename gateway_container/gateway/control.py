@@ -90,12 +90,7 @@ class ControlPlane:
         self, method: str, path: str, message: object = None, query: Mapping[str, str | int] | None = None
     ) -> bytes:
         """What a client asks of the control plane through this gateway. Raises Refused."""
-        body = None if message is None else msgspec.json.encode(message)
-        headers = self._authorization | ({"content-type": "application/json"} if body is not None else {})
-        url = f"{self._base}/gateway{path}"
-        response = await self._send(
-            self._client.build_request(method, url, content=body, params=query or None, headers=headers)
-        )
+        response = await self._send(self._request(method, f"/gateway{path}", message, query))
         if response.is_success:
             return response.content
         if response.status_code not in (404, 409, 422):
@@ -130,14 +125,20 @@ class ControlPlane:
         await self._client.aclose()
 
     async def _post(self, path: str, message: object) -> bytes:
-        headers = self._authorization | {"content-type": "application/json"}
-        body = msgspec.json.encode(message)
-        request = self._client.build_request("POST", self._base + path, content=body, headers=headers)
-        response = await self._send(request)
+        response = await self._send(self._request("POST", path, message))
         if not response.is_success:
             failure = MessageRefused if response.status_code == REFUSED else ControlPlaneAway
             raise failure(f"POST {path} answered {response.status_code}")
         return response.content
+
+    def _request(
+        self, method: str, path: str, message: object = None, query: Mapping[str, str | int] | None = None
+    ) -> httpx.Request:
+        body = None if message is None else msgspec.json.encode(message)
+        headers = self._authorization | ({"content-type": "application/json"} if body is not None else {})
+        return self._client.build_request(
+            method, self._base + path, content=body, params=query or None, headers=headers
+        )
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:

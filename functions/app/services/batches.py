@@ -4,7 +4,7 @@ from foundry_core.clock import now_ms
 from foundry_core.errors import Conflict, Invalid
 from foundry_core.ids import new_id
 
-from functions.app.openai_wire import Batch, BatchError, BatchErrors, BatchOrder, File, Listing, Status
+from functions.app.openai_wire import Batch, BatchError, BatchErrors, BatchOrder, Listing, Status
 from functions.app.services import files, keys
 from functions.app.store import batches as store
 from functions.app.store.batches import PartsStored, StoredBatch
@@ -80,9 +80,5 @@ def close(stored: StoredBatch, status: Status, *errors: BatchError) -> list[Stor
 def _file(stored: StoredBatch, parts: PartsStored, kind: str) -> StoredFile | None:
     if not parts.names:
         return None
-    created_at = now_ms() // 1000
-    file = File(
-        id=new_id("file"), bytes=parts.bytes, created_at=created_at, expires_at=created_at + files.KEPT_S,
-        filename=f"{stored.batch.id}_{kind}.jsonl", purpose="batch_output",
-    )  # fmt: skip
+    file = files.new_file(f"{stored.batch.id}_{kind}.jsonl", parts.bytes, "batch_output")
     return StoredFile(stored.project_id, file, files.folder_of(stored.project_id, stored.batch.id), tuple(parts.names))

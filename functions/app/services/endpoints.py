@@ -1,6 +1,6 @@
 """Endpoints: published by the deploy flow, withdrawn by the delete flow; made by hand for external providers."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from foundry_core.clock import now_ms
@@ -24,6 +24,8 @@ from functions.app.services.projects import merged
 from functions.app.store import endpoints as store
 from functions.app.store.table import optimistic
 from functions.app.wire import credential_ref
+
+Pairs = Sequence[tuple[PublishedEndpoint, PublishedEndpoint]]
 
 
 class NameTaken(Conflict):
@@ -73,11 +75,12 @@ def changed(endpoint: PublishedEndpoint, request: EndpointChange) -> PublishedEn
         fields["adapters"] = request.adapters or {}
         _refuse_taken(fields["adapters"].keys() - endpoint.adapters.keys())
     after = endpoint.model_copy(update=fields)
+    pairs = _pairs(after) if fields else []
     if fields.keys() & {"limits", "policy"}:
-        _refuse_bypass(after)
+        _refuse_bypass(pairs)
     if fields.keys() & {"adapters", "policy"}:
         _refuse_shared_adapters(after)
-        _refuse_unwoken(after)
+        _refuse_unwoken(after, pairs)
     return after
 
 
@@ -90,14 +93,14 @@ def _refuse_shared_adapters(wanted: PublishedEndpoint) -> None:
         )  # fmt: skip
 
 
-def _refuse_unwoken(wanted: PublishedEndpoint) -> None:
+def _refuse_unwoken(wanted: PublishedEndpoint, pairs: Pairs) -> None:
     """What falls asleep by itself is woken by requests. ``Invalid``."""
     if wanted.policy.sleep_after_s and not wanted.policy.hold_s:
         raise Invalid(
             f"{wanted.name} cannot fall asleep by itself while its requests wake nothing.", code="never_woken",
             next_action="Set hold_s too, or sleep_after_s to 0.",
         )  # fmt: skip
-    for other, asked in _pairs(wanted):
+    for other, asked in pairs:
         if other.policy.sleep_after_s and other.name in asked.policy.fallbacks:
             raise Invalid(
                 f"{other.name} cannot fall asleep by itself: it is a fallback of {asked.name}, whose requests do not "
@@ -106,17 +109,16 @@ def _refuse_unwoken(wanted: PublishedEndpoint) -> None:
             )  # fmt: skip
 
 
-def _pairs(wanted: PublishedEndpoint) -> Iterator[tuple[PublishedEndpoint, PublishedEndpoint]]:
+def _pairs(wanted: PublishedEndpoint) -> Pairs:
     """Each other endpoint of the project with this one, and this one with it."""
-    for known in (e for e in store.all_of(wanted.project_id) if e.name != wanted.name):
-        yield known, wanted
-        yield wanted, known
+    others = [known for known in store.all_of(wanted.project_id) if known.name != wanted.name]
+    return [pair for known in others for pair in ((known, wanted), (wanted, known))]
 
 
-def _refuse_bypass(wanted: PublishedEndpoint) -> None:
+def _refuse_bypass(pairs: Pairs) -> None:
     """No fallback, canary or shadow may have limits or guardrails that requests to the endpoint in front of it never
     met. ``Invalid``."""
-    for other, asked in _pairs(wanted):
+    for other, asked in pairs:
         if other.name in asked.policy.others and not _stands_in(other, asked):
             raise _bypassed(other.name, asked)
 
@@ -161,9 +163,10 @@ def create(project_id: str, request: EndpointCreate, principal: Principal) -> En
         limits=request.limits, policy=request.policy, adapters=request.adapters, created_at_ms=now_ms(),
         max_output_tokens=request.max_output_tokens, backends=[backend],
     )  # fmt: skip
-    _refuse_bypass(endpoint)
+    pairs = _pairs(endpoint)
+    _refuse_bypass(pairs)
     _refuse_shared_adapters(endpoint)
-    _refuse_unwoken(endpoint)
+    _refuse_unwoken(endpoint, pairs)
     store.insert(endpoint, backend_id, _event("published", endpoint, principal.user_id))
     return endpoint.public()
 

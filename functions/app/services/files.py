@@ -7,7 +7,7 @@ from foundry_core.errors import Conflict
 from foundry_core.ids import new_id
 
 from functions.app import uploads
-from functions.app.openai_wire import Batch, Deleted, File, FileContent, FileOrder, Listing, NewFile
+from functions.app.openai_wire import Batch, Deleted, File, FileContent, FileOrder, Listing, NewFile, Purpose
 from functions.app.services import keys
 from functions.app.store import files as store
 from functions.app.store.files import StoredFile
@@ -31,17 +31,17 @@ def order(project_id: str, request: FileOrder) -> NewFile:
     if store.count(project_id) >= MAX_FILES:
         raise Conflict(f"The project has {MAX_FILES:,} files already. Delete some, or wait until they expire.",
                        code="too_many_files")  # fmt: skip
-    file = _new(request.filename, request.bytes)
+    file = new_file(request.filename, request.bytes, "batch")
     stored = StoredFile(project_id, file, folder_of(project_id, file.id), (_INPUT,), pending=True)
     store.insert(stored)
     return NewFile(file=file, upload=uploads.presign(stored.keys[0], request.bytes, CONTENT_TYPE))
 
 
-def _new(filename: str, size_bytes: int) -> File:
+def new_file(filename: str, size_bytes: int, purpose: Purpose) -> File:
     created_at = now_ms() // 1000
     return File(
         id=new_id("file"), bytes=size_bytes, created_at=created_at, expires_at=created_at + KEPT_S, filename=filename,
-        purpose="batch",
+        purpose=purpose,
     )  # fmt: skip
 
 

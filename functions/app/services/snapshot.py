@@ -1,6 +1,6 @@
 """The config snapshot that gateways poll (docs/gateway.md): built once per version, whoever asks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,12 +47,14 @@ version = store.version
 @lru_cache(maxsize=1)
 def of_version(version: Version) -> Snapshot:
     config = store.load(version)
+    told = document(config)
+    owners = _owners(told)
     counters = {f"endpoint:{endpoint.name}": f"endpoint:{endpoint.id}" for endpoint in config.endpoints}
     return Snapshot(
-        document(config).model_dump_json(exclude={"credentials"}).encode(),
-        _limits(config),
+        told.model_dump_json(exclude={"credentials"}).encode(),
+        _limits(config, owners),
         counters,
-        _owners(config),
+        owners,
         _used(config),
     )
 
@@ -160,16 +162,21 @@ def _policy(endpoint: PublishedEndpoint, every: Sequence[PublishedEndpoint]) -> 
     return PolicyEntry(**usual, guardrails=guardrails, fallbacks=_fallbacks(endpoint, every))
 
 
-def _limits(config: Config) -> dict[str, Limits]:
+def _limits(config: Config, owners: Mapping[str, str]) -> dict[str, Limits]:
     return {
         **{f"key:{key.id}": key.limits for key, _ in config.keys},
         **{f"project:{project.id}": project.limits for project in config.projects},
         **{f"endpoint:{endpoint.name}": endpoint.limits for endpoint in config.endpoints},
-        **dict.fromkeys(_owners(config), _NONE),
+        **dict.fromkeys(owners, _NONE),
     }
 
 
-def _owners(config: Config) -> dict[str, str]:
-    """Canaries among them, whose requests wake the deployment that they are a share of."""
-    told = [(_endpoint(endpoint, config.endpoints), endpoint.project_id) for endpoint in config.endpoints]
-    return {f"deployment:{b.id}": owner for entry, owner in told for tier in entry.tiers for b in tier if not b.shadow}
+def _owners(told: ConfigDocument) -> dict[str, str]:
+    """The project of each deployment; canaries among them, whose requests wake the one that they are a share of."""
+    return {
+        f"deployment:{backend.id}": entry.project_ids[0]
+        for entry in told.endpoints
+        for tier in entry.tiers
+        for backend in tier
+        if not backend.shadow
+    }

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from functions.app.openai_wire import Batch
 from functions.app.store.files import StoredFile, item_of
-from functions.app.store.table import AppTable, BatchItem, first_of, is_over, living, optimistic
+from functions.app.store.table import AppTable, BatchItem, first_of, living, living_one, optimistic
 
 R = TypeVar("R")
 _OPEN = "BATCHES#OPEN"
@@ -90,11 +90,8 @@ def _filled(item: BatchItem, stored: StoredBatch) -> BatchItem:
 
 
 def _item(project_id: str, batch_id: str) -> BatchItem:
-    try:
-        item = BatchItem.get(_pk(project_id), batch_id, consistent_read=True)
-    except BatchItem.DoesNotExist:
-        item = None
-    if item is None or is_over(item):
+    item = living_one(BatchItem, _pk(project_id), batch_id)
+    if item is None:
         raise NotFound(f"There is no batch {batch_id}.", code="batch_not_found")
     return item
 

@@ -7,7 +7,7 @@ from foundry_core.errors import NotFound
 from foundry_core.table import conflicts, write
 
 from functions.app.openai_wire import File
-from functions.app.store.table import FileItem, first_of, is_over, living
+from functions.app.store.table import FileItem, first_of, living, living_one
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,8 @@ def delete(project_id: str, file_id: str) -> None:
 
 
 def _item(project_id: str, file_id: str, pending: bool) -> FileItem:
-    try:
-        item = FileItem.get(_pk(project_id, pending), file_id, consistent_read=True)
-    except FileItem.DoesNotExist:
-        item = None
-    if item is None or is_over(item):
+    item = living_one(FileItem, _pk(project_id, pending), file_id)
+    if item is None:
         raise NotFound(f"There is no file {file_id}.", code="file_not_found")
     return item
 

@@ -157,10 +157,18 @@ def living(
     """The items behind the one with the sort key ``after``, read as they are taken."""
     behind = None if after is None else Item.sk < after if newest_first else Item.sk > after
     found = item_class.query(pk, behind, page_size=page_size, scan_index_forward=not newest_first, consistent_read=True)
-    return (item for item in found if not is_over(item))
+    return (item for item in found if not _is_over(item))
 
 
-def is_over(item: Item) -> bool:
+def living_one(item_class: type[ItemT], pk: str, sk: str) -> ItemT | None:
+    try:
+        item = item_class.get(pk, sk, consistent_read=True)
+    except item_class.DoesNotExist:
+        return None
+    return None if _is_over(item) else item
+
+
+def _is_over(item: Item) -> bool:
     """The table lets go of items some time after they have expired."""
     return int(item.expires_at or 0) * 1000 <= now_ms()
 
