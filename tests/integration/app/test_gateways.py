@@ -136,7 +136,8 @@ def test_what_a_killed_gateway_held_returns_when_it_is_back(gateway: Call, key: 
 
 
 def test_gateways_at_the_same_time_never_get_more_than_there_is(gateway: Call, key: str) -> None:
-    """Real threads on one counter: each grant is one conditional write."""
+    """Real threads on one counter: each grant is one conditional write. Who loses too often has no answer, and asks
+    again as gateways do."""
 
     def spend(number: int) -> int:
         granted = 0
@@ -148,7 +149,7 @@ def test_gateways_at_the_same_time_never_get_more_than_there_is(gateway: Call, k
                 "ceiling": granted + 100,
                 "needed": 1,
             }
-            granted = ask(gateway, request)[0]["granted"]
+            granted = next(leases[0]["granted"] for _ in range(50) if (leases := ask(gateway, request)))
         return granted
 
     with ThreadPoolExecutor(8) as pool:
