@@ -1,8 +1,10 @@
 """Who runs a batch: the gateway that claimed it, for as long as it reports. What it reported is where the next one goes
 on, so that every line is answered once."""
 
+import logging
+
 from foundry_core.clock import now_ms
-from foundry_core.errors import Conflict, NotFound
+from foundry_core.errors import Conflict, NotFound, Unavailable
 from foundry_core.ids import new_id
 
 from functions.app import uploads
@@ -16,6 +18,7 @@ from functions.app.store.batches import PartsStored, StoredBatch
 from functions.app.store.files import StoredFile
 from functions.app.wire import Upload
 
+log = logging.getLogger(__name__)
 CLAIM_MS = 60_000
 LATE_S = 24 * 3600  # after its window: for a gateway to say of each line that is left that it has expired
 MAX_CLAIMS = 10  # of gateways that fell silent, one after the other, before the batch was any further
@@ -29,7 +32,12 @@ TOO_LARGE = BatchError(code="output_too_large", message="It answers more than a 
 
 
 def any_claimable() -> bool:
-    return bool(store.claimable(1))
+    """Also False when that is not known: the config, which says it, does not wait for batches."""
+    try:
+        return store.any_claimable()
+    except Unavailable as error:
+        log.warning("gateways do not look for batches: %s", error.detail)
+        return False
 
 
 def claim(claimant: str) -> Claim | None:

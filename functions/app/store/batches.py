@@ -1,12 +1,13 @@
 """Batches of projects: what clients see of each, who runs it, how far it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from foundry_core.clock import now_ms
-from foundry_core.errors import NotFound
+from foundry_core.errors import NotFound, Unavailable
 from foundry_core.table import Gsi1, conflicts, write
 from pydantic import BaseModel
+from pynamodb.exceptions import QueryError
 
 from functions.app.openai_wire import Batch
 from functions.app.store.files import StoredFile, item_of
@@ -64,8 +65,20 @@ def open_ones(project_id: str) -> int:
 
 def claimable(limit: int) -> list[StoredBatch]:
     """Open ones that nobody runs, the one that waits longest first. A little behind, as the index is."""
+    return [StoredBatch(**item.data) for item in _claimable(limit)]
+
+
+def any_claimable() -> bool:
+    """``Unavailable`` when the index does not say: it is busy, or being built."""
+    try:
+        return any(_claimable(1))
+    except QueryError as error:
+        raise Unavailable(f"The index of open batches did not answer: {error}") from error
+
+
+def _claimable(limit: int) -> Iterator[BatchItem]:
     found = AppTable.gsi1.query(_OPEN, Gsi1.gsi1sk < f"{now_ms():015}", limit=limit)
-    return [StoredBatch(**item.data) for item in found if isinstance(item, BatchItem)]
+    return (item for item in found if isinstance(item, BatchItem))
 
 
 def update(project_id: str, batch_id: str, change: Callable[[StoredBatch], tuple[R, list[StoredFile]]]) -> R:

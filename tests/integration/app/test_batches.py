@@ -126,6 +126,15 @@ def test_gateways_hear_of_waiting_batches_with_the_config(gateway: Call, batch: 
     assert heard(NOW_MS + 2 + MINUTE_MS) == "waiting"
 
 
+def test_the_config_does_not_wait_for_the_index(gateway: Call, batch: str, caplog: pytest.LogCaptureFixture) -> None:
+    deleted = [{"Delete": {"IndexName": "gsi1"}}]
+    aws.client("dynamodb").update_table(TableName="foundry-test-app", GlobalSecondaryIndexUpdates=deleted)
+    with fixed(NOW_MS + 1):
+        answer = gateway("GET", "/gateway/config")
+    assert answer.ok()["keys"] and answer.headers["x-foundry-batches"] == "none"
+    assert "gateways do not look for batches" in caplog.text
+
+
 def test_one_gateway_has_a_batch_until_it_falls_silent(gateway: Call, batch: str, runner: Runner) -> None:
     assert claim(gateway, NOW_MS + MINUTE_MS) is None
     assert runner.report(NOW_MS + MINUTE_MS, total=9).ok()["go_on"]
