@@ -143,11 +143,46 @@ def test_names_are_case_insensitive_and_have_aliases() -> None:
         ("RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic", "fp8", "fp8", "fp8", "bf16"),
         ("Qwen/Qwen2.5-72B-Instruct-AWQ", "int4", "int4", "int4", "bf16"),
         ("nvidia/DeepSeek-R1-NVFP4", "nvfp4", "nvfp4", "bf16", "bf16"),
+        ("nvidia/DeepSeek-R1-0528-NVFP4-v2", "nvfp4", "nvfp4", "bf16", "bf16"),
+        ("amd/DeepSeek-R1-0528-MXFP4-Preview", "mxfp4", "mxfp4", "bf16", "bf16"),
+        ("amd/Llama-3.3-70B-Instruct-MXFP4-Preview", "mxfp4", "mxfp4", "mxfp4", "bf16"),
+        ("hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4", "int4", "int4", "int4", "bf16"),
     ],
 )
 def test_checkpoint_precision_is_read(model: str, weights: str, moe: str, attention: str, kv: str) -> None:
     found = resolve(model).checkpoint_precision
     assert (found.weights, found.moe, found.attention, found.kv) == (weights, moe, attention, kv)
+
+
+@pytest.mark.parametrize(
+    ("quantised", "weights", "activations", "kv"),
+    [
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}, "input_tensors": {
+            "dtype": "fp8_e4m3"}}, "kv_cache_quant_config": {"*k_proj": {"output_tensors": {"dtype": "fp8_e4m3"}}}},
+         "fp8", "fp8", "fp8"),
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp4", "group_size": 32},
+                                                           "input_tensors": {"dtype": "fp4"}}},
+         "mxfp4", "mxfp4", "bf16"),
+        ({"quant_method": "torchao", "quant_type": "int4_weight_only"}, "int4", "bf16", "bf16"),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8DynamicActivationInt8WeightConfig"}}},
+         "int8", "int8", "bf16"),
+        ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4}}}, "int4", "bf16", "bf16"),
+        ({"quant_method": "quanto", "weights": "int8"}, "int8", "bf16", "bf16"),
+        ({"quant_method": "modelopt", "quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": None}},
+         "fp8", "fp8", "bf16"),
+        ({"quant_method": "gptq", "bits": 8}, "int8", "bf16", "bf16"),
+        ({"bits": 16}, "bf16", "bf16", "bf16"),
+    ],
+)  # fmt: skip
+def test_every_way_to_say_a_format_is_read(quantised: object, weights: str, activations: str, kv: str) -> None:
+    found = from_config({**LLAMA, "quantization_config": quantised}).checkpoint_precision
+    assert (found.weights, found.activations, found.kv) == (weights, activations, kv)
+
+
+@pytest.mark.parametrize("method", ["gguf", "compressed-tensors", "one-of-tomorrow", ""])
+def test_a_quantisation_of_unknown_format_is_not_taken_for_16_bits(method: str) -> None:
+    with pytest.raises(ArchitectureError, match="names no format"):
+        from_config({**LLAMA, "quantization_config": {"quant_method": method, "modules": []}})
 
 
 def test_layer_patterns() -> None:
@@ -169,6 +204,15 @@ def test_tasks() -> None:
     assert resolve("BAAI/bge-reranker-v2-m3").task == "classify"
     assert resolve("Qwen/Qwen3-Embedding-0.6B").task == "embed"
     assert resolve("meta-llama/Llama-3.1-8B").task == "generate"
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("GPT2LMHeadModel", "generate"), ("ChatGLMModel", "generate"), ("InternVLChatModel", "generate"),
+     ("LlamaModel", "embed"), ("LlamaBidirectionalModel", "embed"), ("LlamaForSequenceClassification", "classify")],
+)  # fmt: skip
+def test_the_class_says_what_a_model_is_for(name: str, task: str) -> None:
+    assert from_config({**LLAMA, "architectures": [name]}).task == task
 
 
 def test_a_local_config_resolves(tmp_path: object) -> None:

@@ -1,6 +1,7 @@
 """The bundled architectures and the ways to name a model."""
 
 import json
+import re
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -48,8 +49,10 @@ _QUANTISED: dict[str, dict[str, Any]] = {
     "fp8-dynamic": {"quant_method": "fp8"},
     "nvfp4": {"quant_algo": "NVFP4"},
     "fp4": {"quant_algo": "NVFP4"},
-    "mxfp4": {"quant_method": "mxfp4"},
+    "mxfp4": {"quant_method": "quark", "global_quant_config": {"weight": "mxfp4", "input_tensors": "mxfp4"}},
     "awq": {"quant_method": "awq", "bits": 4},
+    "awq-int4": {"quant_method": "awq", "bits": 4},
+    "bnb-4bit": {"load_in_4bit": True},
     "gptq-int4": {"quant_method": "gptq", "bits": 4},
     "gptq-int8": {"quant_method": "gptq", "bits": 8},
     "int4": {"quant_method": "gptq", "bits": 4},
@@ -58,10 +61,13 @@ _QUANTISED: dict[str, dict[str, Any]] = {
 }
 
 
+_REVISION = re.compile(r"-(preview|v\d+)$")  # …-MXFP4-Preview, …-NVFP4-v2
+
+
 def _derived(model: str) -> tuple[Path, dict[str, Any]] | None:
     """A re-quantised repository of a bundled model, such as ``RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic``: the base
     model's facts with the format that the name's ending states."""
-    tail = model.strip().lower().rsplit("/", 1)[-1]
+    tail = _REVISION.sub("", model.strip().lower().rsplit("/", 1)[-1])
     for ending in sorted(_QUANTISED, key=len, reverse=True):
         if tail.endswith("-" + ending):
             path = _bundled(tail[: -len(ending) - 1])
@@ -123,8 +129,10 @@ def config_of(model: str) -> dict[str, Any]:
     if derived is None:
         raise ArchitectureError(f"model '{model[:120]}' is not bundled; give its config.json")
     config = _read(derived[0])
-    latent = {"modules_to_not_convert": ["*.self_attn*"]} if "kv_lora_rank" in json.dumps(config) else {}
-    return {**config, "quantization_config": {**derived[1], **(latent if "quant_algo" in derived[1] else {})}}
+    quantised = dict(derived[1])
+    if quantised.keys() & {"quant_algo", "global_quant_config"} and "kv_lora_rank" in json.dumps(config):
+        quantised["modules_to_not_convert"] = ["*.self_attn*"]  # four bits leave a latent attention as it is
+    return {**config, "quantization_config": quantised}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from foundry_sim.facts.architectures import mixers
 from foundry_sim.facts.architectures.families import Family
 from foundry_sim.facts.architectures.reader import POSITIONS_MAX, Reader
 
+# Classes that write text although their names end like those of models that return vectors.
+_WRITERS = ("LMHead", "Chat", "Ultravox")
 _CLASSIFIER_HEADS = ("SequenceClassification", "TokenClassification", "RewardModel")
 
 
@@ -42,9 +44,13 @@ def task_of(top: Reader, family: Family, name: str) -> Task:
         return "classify"
     if "embedding" in lowered:
         return "embed"
-    if family.encoder or (classes and all(item.endswith("Model") for item in classes)):
+    if family.encoder or (classes and all(_returns_vectors(item) for item in classes)):
         return "embed"
     return "generate"
+
+
+def _returns_vectors(name: str) -> bool:
+    return name.endswith("Model") and not any(mark in name for mark in _WRITERS)
 
 
 def embedding_parameters(text: Reader, key: str, vocab: int, hidden: int) -> int:
