@@ -55,7 +55,8 @@ class Outcome:
 
 def outcome(x: Traffic, s: Steady, c: Correction) -> Outcome:
     tail = np.maximum(x.osl - 1.0, 0.0)
-    ttft, tpot = s.ttft_s * c.ttft * 1e3, (s.tpot_s * c.tpot + s.stall_s / np.maximum(tail, 1.0)) * 1e3
+    ttft = (s.ttft_s * c.ttft + s.backlog_s) * 1e3
+    tpot = (s.tpot_s * c.tpot + s.stall_s / np.maximum(tail, 1.0)) * 1e3
     e2e = ttft + tail * tpot
     median, last = ttft_shape(s)
     first = first_token(ttft, median + c.ttft_median, last + c.ttft_last, c.ttft_width)

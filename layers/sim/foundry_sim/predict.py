@@ -5,7 +5,7 @@ one device, which is what a search needs.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -155,6 +155,7 @@ def _told(c: Case, memory: MemoryBudget, answer: Outcome, i: int, method: Method
     numbers = [value for spread in (first, token, whole) for value in asdict(spread).values()]
     if not np.isfinite([requests_per_s, rate, *numbers]).all():
         return Prediction(c.request.id, memory=memory, method=method, error="the lengths or load cannot be computed")
+    held = min(memory.free_kv_bytes // max(memory.kv_bytes_per_sequence, 1), max_sequences(c)) * c.dp
     return Prediction(
         id=c.request.id,
         fits=memory.fits,
@@ -164,8 +165,8 @@ def _told(c: Case, memory: MemoryBudget, answer: Outcome, i: int, method: Method
         output_tokens_per_s=rate,
         requests_per_s=requests_per_s,
         per_gpu=rate / c.layout.devices,
-        max_concurrency=min(memory.free_kv_bytes // max(memory.kv_bytes_per_sequence, 1), max_sequences(c)) * c.dp,
-        memory=memory,
+        max_concurrency=held,
+        memory=replace(memory, max_concurrency=held),
         in_domain=memory.fits and bool(answer.in_domain[i]) and _within_context(c),
         method=method,
     )

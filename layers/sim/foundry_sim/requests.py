@@ -18,6 +18,7 @@ from foundry_sim.facts.weights import Layout
 Kind = Literal["closed", "open", "offline", "static"]
 Id = str | int | float | None  # any JSON scalar
 _ID_LENGTH_MAX = 1000
+_NO_SPECULATION = ("none", "off", "no_", "disabled", "false", "unknown")
 _LARGEST = {"tp": 512, "pp": 64, "ep": 512, "dp": 512}
 
 
@@ -111,7 +112,7 @@ def parse(row: Any) -> PredictionRequest:
         isl=_positive(row, "isl", 10_000_000),
         osl=0.0 if row.get("osl") in (None, 0) else _positive(row, "osl", 10_000_000),
         load=_load(row.get("load")),
-        spec_decode=_mapping(row, "spec_decode") or None,
+        spec_decode=_speculation(row),
         max_num_seqs=_optional_count(row, "max_num_seqs"),
         chunk_tokens=_optional_count(row, "chunk_tokens"),
     )
@@ -145,14 +146,14 @@ def _with_output(request: PredictionRequest, a: Architecture, engine: str) -> Pr
 def _parallel(request: PredictionRequest, a: Architecture, target: Device) -> tuple[int, int, int]:
     """(tp, dp, ep); only runs of mixtures of experts have experts to place, and are written down in several ways."""
     asked = request.tp, request.dp, request.ep
-    return undouble(*asked, target) if a.is_moe else (request.tp, request.dp, 1)
+    return undouble(*asked, target, a.experts) if a.is_moe else (request.tp, request.dp, 1)
 
 
-def undouble(tp: int, dp: int, ep: int, target: Device) -> tuple[int, int, int]:
+def undouble(tp: int, dp: int, ep: int, target: Device, experts: int) -> tuple[int, int, int]:
     """Some sources multiply TP or DP by EP (tp=64, ep=8 for eight GPUs with expert parallelism): undo what they write
     and no one runs. TP groups that fill a node are a real way to span nodes. A TP group that no node could hold,
-    without a word on experts, is expert-parallel with data-parallel attention; so are experts over more devices than
-    attention is said to have."""
+    without a word on experts, is expert-parallel with data-parallel attention, where each rank has an expert; so are
+    experts over more devices than attention is said to have."""
     node = target.devices_per_node
     if dp == 1 and ep > tp and ep % tp == 0:
         return tp, ep // tp, ep
@@ -160,7 +161,7 @@ def undouble(tp: int, dp: int, ep: int, target: Device) -> tuple[int, int, int]:
         return (ep, 1, ep) if dp == 1 else (1, ep, ep)
     if 1 < dp == tp < node and ep == tp * dp > node:
         return 1, tp, tp
-    if dp == ep == 1 and tp > 8 and target.link_domain_devices >= tp > node:
+    if dp == ep == 1 and tp > 8 and min(target.link_domain_devices, experts) >= tp > node:
         return 1, tp, tp
     return tp, dp, ep
 
@@ -203,7 +204,9 @@ def _attention(a: Architecture, weights: str) -> str:
 
 
 def _activations(weights: str, moe: str, shipped: Precision, d: Device) -> str:
-    if weights == shipped.weights and moe == shipped.moe and shipped.activations not in {"bf16", "fp16"}:
+    """What a device has no units for runs as weight-only quantisation, whatever the checkpoint was made for."""
+    as_shipped = weights == shipped.weights and moe == shipped.moe and d.supports(shipped.activations)
+    if as_shipped and shipped.activations not in {"bf16", "fp16"}:
         return shipped.activations
     widest = weights if weights not in {"bf16", "fp16"} else moe
     if widest in {"nvfp4", "mxfp4"}:
@@ -254,6 +257,15 @@ def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{name} must be an object or null")
     return value
+
+
+def _speculation(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """None also where an object says so: {"method": "none"}, {"enabled": false}, nothing but nulls. Of unknown is said
+    nothing, too."""
+    given = {key: value for key, value in _mapping(row, "spec_decode").items() if value is not None}
+    method = str(given.get("method", "")).strip().lower()
+    off = given.get("enabled") is False or given.get("num_speculative_tokens") == 0
+    return None if off or method.startswith(_NO_SPECULATION) else given or None
 
 
 def _number(value: Any, name: str) -> float:

@@ -20,6 +20,7 @@ CLOSED, OPEN, OFFLINE, STATIC = 0.0, 1.0, 2.0, 3.0
 KINDS = {"closed": CLOSED, "open": OPEN, "offline": OFFLINE, "static": STATIC}
 _LITTLE_ROUNDS = 12
 _HAND_OVER_S = 0.008
+_LONGEST_STALL = 2.0  # times the life of a request: three times as many clients as fit, the most that was measured
 _ZERO = np.asarray(0.0)
 Columns = TypeVar("Columns", Terms, Shape, "Traffic")
 
@@ -54,6 +55,7 @@ class Steady:
     burst_s: Array
     queue_s: Array
     wait_s: Array  # for a slot, when more requests are in the system than fit
+    backlog_s: Array  # more of it, behind longer queues than were measured; not in ttft_s, which is taught
     stall_s: Array  # of evicted requests, after their first token; not in tpot_s (too few measurements to teach it)
     ttft_s: Array
     tpot_s: Array
@@ -131,24 +133,27 @@ def _outcome(t: Terms, shape: Shape, x: Traffic, room: Array, batch: Array) -> S
     fixed = np.where(x.kind == OPEN, np.minimum(t.prefill_s, _HAND_OVER_S), t.prefill_s)
     first = first + np.where(static, 0.0, fixed)
     running = first + np.maximum(x.osl - 1.0, 0.0) * tpot
-    wait, stall = _closed_wait_s(x, batch, running)
+    wait, backlog, stall = _closed_wait_s(x, batch, running)
     asked = np.maximum(x.load * (running - queue) / room, prefilling)  # of what slots and prefills can carry
     wait = np.where(x.kind == OPEN, _overload_s(asked, room, running), wait)
     rate = np.where(x.kind == OPEN, x.load / np.maximum(asked, 1.0), batch / running)
     ttft = np.where(x.kind == OFFLINE, running, first + wait)
     rate = np.where(x.kind == OFFLINE, batch / (np.maximum(x.osl, 1.0) * tpot), rate)
     return Steady(
-        parts, batch, room, decode, alone, marginal, share, burst, queue, wait, stall, ttft, tpot,
-        running + wait + stall, rate,
+        parts, batch, room, decode, alone, marginal, share, burst, queue, wait, backlog, stall, ttft, tpot,
+        running + wait + backlog + stall, rate,
     )  # fmt: skip
 
 
-def _closed_wait_s(x: Traffic, batch: Array, running: Array) -> tuple[Array, Array]:
-    """Mean wait for a slot by Little's law. Engines that admit optimistically evict those that grew: these wait again,
-    after their first token, so only the prompts' share of the cache keeps new requests waiting."""
+def _closed_wait_s(x: Traffic, batch: Array, running: Array) -> tuple[Array, Array, Array]:
+    """Mean wait for a slot by Little's law, in three parts. Engines that admit optimistically evict those that grew:
+    these wait again, after their first token, so only the prompts' share of the cache keeps new requests waiting. But
+    they wait before all that are new, so their stall grows no more with a long queue, and the backlog does instead."""
     fresh = np.where(x.reserved < 1.0, x.isl / (x.isl + x.reserved * x.osl), 1.0)
     wait = np.where(x.kind == CLOSED, np.maximum(x.load - batch, 0.0) / batch * running, 0.0)
-    return wait * fresh, wait * (1.0 - fresh)
+    evicted = wait * (1.0 - fresh)
+    stall = np.minimum(wait, _LONGEST_STALL * running) * (1.0 - fresh)
+    return wait * fresh, evicted - stall, stall
 
 
 def _prompts_ahead_s(prefilling: Array, marginal: Array) -> Array:

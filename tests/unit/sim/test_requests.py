@@ -1,0 +1,36 @@
+"""What a row says, read as it is meant."""
+
+from typing import Any
+
+import pytest
+from foundry_sim.facts.precision import Precision
+from foundry_sim.predict import predict
+from foundry_sim.requests import case, parse
+
+ROW: dict[str, Any] = {"id": "r", "model": "meta-llama/Llama-3.1-8B-Instruct", "device": "h100_sxm", "engine": "vllm",
+                       "isl": 1024, "osl": 256, "load": {"kind": "closed", "concurrency": 8}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"method": "none"}, {"method": "Unknown (MTP possible)"}, {"enabled": False, "method": "mtp"},
+             {"method": None, "num_speculative_tokens": None}, {"num_speculative_tokens": 0}],
+)  # fmt: skip
+def test_a_draft_that_is_said_to_be_none_is_none(said: dict[str, Any]) -> None:
+    assert parse(ROW | {"spec_decode": said}) == parse(ROW | {"spec_decode": None})
+    assert parse(ROW | {"spec_decode": {"method": "mtp"}}).spec_decode == {"method": "mtp"}
+
+
+def test_four_bit_checkpoints_run_as_weight_only_where_no_unit_takes_them() -> None:
+    def formats(model: str, name: str, precision: dict[str, str]) -> Precision:
+        return case(parse(ROW | {"model": model, "device": name, "precision": precision})).precision
+
+    shipped, base = "nvidia/Llama-3.3-70B-Instruct-FP4", "meta-llama/Llama-3.3-70B-Instruct"
+    assert formats(shipped, "h100_sxm", {}) == formats(base, "h100_sxm", {"weights": "fp4"})
+    assert formats(shipped, "h100_sxm", {}).activations == "bf16"
+    assert formats(shipped, "b200_sxm", {}).activations == "nvfp4"
+
+
+def test_both_numbers_of_requests_at_once_are_the_same() -> None:
+    for row in (ROW, ROW | {"device": "l40s", "engine": "sglang"}, ROW | {"max_num_seqs": 7}):
+        (found,) = predict([parse(row)])
+        assert found.memory is not None and found.max_concurrency == found.memory.max_concurrency > 0
