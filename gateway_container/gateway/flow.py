@@ -221,7 +221,6 @@ class Flow(Attempts):
         reached = self.passing or self.upstream is not None  # else no deployment has seen it, or its try has failed
         self.drop_upstream()
         usage, source = self._usage(False) if reached else (NOTHING, "none")
-        self.wasted_tokens += usage.output_tokens
         self.finish(self.status or 499, "cancelled", usage, source)
 
     def pause(self) -> None:

@@ -297,8 +297,6 @@ class Inference:
             self.pipeline.over(outcome)
         else:
             usage, source = self._usage(outcome)
-        if outcome == "cancelled":
-            self.exchange.wasted_tokens += usage.output_tokens
         status = self.sent_status or 499
         row = self.policy.finish(self.exchange, status, outcome, time.monotonic(), usage, source, self.error_code)
         self.gateway.emit(row)

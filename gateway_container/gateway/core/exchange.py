@@ -20,7 +20,7 @@ class Exchange:
     __slots__ = (
         "amounts", "answered_by", "arrived_s", "body", "call", "deployment", "endpoint", "event_id", "failed",
         "first_s", "form", "given", "headers", "key", "leases", "more_bytes", "origin", "path", "plan", "request_id",
-        "retries", "routed_s", "trace", "tried", "ts_ms", "wasted_tokens",
+        "retries", "routed_s", "trace", "tried", "ts_ms",
     )  # fmt: skip
 
     def __init__(self, event_id: str, path: str, arrived_s: float, ts_ms: int) -> None:
@@ -49,7 +49,6 @@ class Exchange:
         self.retries = 0
         self.routed_s = 0.0
         self.first_s = 0.0
-        self.wasted_tokens = 0
 
     def budgeted(self) -> bool:
         """Whether money is held for it."""

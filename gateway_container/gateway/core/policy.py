@@ -291,7 +291,7 @@ class Policy:
             (now_s - token_s) * 1000.0 / (made - 1) if token_s and made > 1 else None,
             (now_s - arrived_s) * 1000.0,
             (routed_s - arrived_s) * 1000.0 if routed_s else 0.0,
-            cost, exchange.retries, exchange.wasted_tokens,
+            cost, exchange.retries, made - usage.unseen_tokens if outcome == "cancelled" else 0,
             deployment.source if deployment is not None else "live",
             exchange.request_id,
         )  # fmt: skip

@@ -25,14 +25,16 @@ _decode_any: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Usage:
-    """Tokens that were used; the input holds what was cached of it. Never changed once it is made."""
+    """Tokens that were used; the input holds what was cached of it, the output what may have been made unseen. Never
+    changed once it is made."""
 
-    __slots__ = ("cached_tokens", "input_tokens", "output_tokens")
+    __slots__ = ("cached_tokens", "input_tokens", "output_tokens", "unseen_tokens")
 
-    def __init__(self, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0) -> None:
+    def __init__(self, input_tokens: int = 0, output_tokens: int = 0, cached: int = 0, unseen: int = 0) -> None:
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
-        self.cached_tokens = cached_tokens
+        self.cached_tokens = cached
+        self.unseen_tokens = unseen
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Usage) and self._numbers() == other._numbers()
@@ -43,8 +45,8 @@ class Usage:
     def __repr__(self) -> str:
         return f"Usage{self._numbers()}"
 
-    def _numbers(self) -> tuple[int, int, int]:
-        return self.input_tokens, self.output_tokens, self.cached_tokens
+    def _numbers(self) -> tuple[int, int, int, int]:
+        return self.input_tokens, self.output_tokens, self.cached_tokens, self.unseen_tokens
 
 
 NOTHING: Final = Usage()
@@ -263,7 +265,7 @@ def read_or_counted(read: Usage | None, pieces: int, exchange: "Exchange", whole
         return read, "upstream"
     seen = counted(len(exchange.body), pieces) if whole else ended_early(exchange, pieces)
     if read is not None and read.input_tokens:  # some say first what the prompt took
-        seen = Usage(read.input_tokens, seen.output_tokens)
+        seen = Usage(read.input_tokens, seen.output_tokens, unseen=seen.unseen_tokens)
     most = larger(seen, read)
     return most, "upstream" if most == read else "counted"
 
@@ -274,19 +276,20 @@ def ended_early(exchange: "Exchange", pieces: int) -> Usage:
     call = exchange.call
     if call is None or not exchange.budgeted():
         return counted(len(exchange.body), pieces)
-    unseen = not call.stream and exchange.path in TEXT_PATHS
-    return Usage(exchange.given, exchange.amounts[1] - exchange.given if unseen else pieces)
+    if call.stream or exchange.path not in TEXT_PATHS:
+        return Usage(exchange.given, pieces)
+    held = exchange.amounts[1] - exchange.given
+    return Usage(exchange.given, held, unseen=max(held - pieces, 0))
 
 
 def larger(one: Usage, other: Usage | None) -> Usage:
     """The larger of each number."""
     if other is None:
         return one
-    return Usage(
-        max(one.input_tokens, other.input_tokens),
-        max(one.output_tokens, other.output_tokens),
-        max(one.cached_tokens, other.cached_tokens),
-    )
+    made = max(one.output_tokens, other.output_tokens)
+    seen = max(one.output_tokens - one.unseen_tokens, other.output_tokens - other.unseen_tokens)
+    given, cached = max(one.input_tokens, other.input_tokens), max(one.cached_tokens, other.cached_tokens)
+    return Usage(given, made, cached, made - seen)
 
 
 def counted(request_bytes: int, pieces: int) -> Usage:
