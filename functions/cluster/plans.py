@@ -180,9 +180,14 @@ def _launch(plan: Plan, found: architectures.Architecture) -> launch.Launch:
 
 
 def _quantise(plan: Plan, found: architectures.Architecture) -> str:
-    """Weights in another format than the checkpoint's are quantised while loading."""
-    shipped = found.checkpoint_precision.weights
-    return "" if plan.precision.weights == shipped else plan.precision.weights
+    """Engines make fp8 weights while loading; any other format needs a checkpoint in it, a model of its own."""
+    if not launch.needs_checkpoint(found, _precision(plan)):
+        return ""
+    if plan.precision.weights != "fp8":
+        raise Invalid(f"The plan needs {plan.precision.weights} weights; {found.name} has others.",
+                      code="plan_not_deployable",
+                      next_action="Register a checkpoint in that format as a model, and simulate that.")  # fmt: skip
+    return "fp8"
 
 
 def _command(plan: Plan, found: architectures.Architecture, served_name: str) -> list[str]:

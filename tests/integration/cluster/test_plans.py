@@ -106,6 +106,24 @@ def test_the_command_is_built_here(call: Call, body: dict[str, Any]) -> None:
     assert plan["memory"] == body["plan"]["memory"]
 
 
+@pytest.mark.parametrize(("weights", "option"), [("fp16", []), ("fp8", ["--quantization", "fp8"])])
+def test_weights_are_quantised_while_loading_where_the_engine_can(
+    call: Call, body: dict[str, Any], weights: str, option: list[str]
+) -> None:
+    precision = {**body["plan"]["precision"], "weights": weights, "moe": weights, "attention": weights}
+    deployment_id = call("POST", DEPLOYMENTS, changed(body, precision=precision)).ok(202)["deployment"]["id"]
+    words = call("GET", f"{DEPLOYMENTS}/{deployment_id}").ok()["plan"]["launch_command"].split()
+    assert [
+        word for place, word in enumerate(words) if "--quantization" in words[max(0, place - 1) : place + 1]
+    ] == option
+
+
+def test_a_format_that_needs_its_own_checkpoint_is_refused(call: Call, body: dict[str, Any]) -> None:
+    precision = {**body["plan"]["precision"], "weights": "int4", "moe": "int4", "attention": "int4"}
+    problem = call("POST", DEPLOYMENTS, changed(body, precision=precision)).problem(422, "plan_not_deployable")
+    assert "int4" in problem["detail"] and "checkpoint" in problem["next_action"]
+
+
 @pytest.mark.parametrize("repository", ["--trust-remote-code", "a b", "x;y", "$(id)", "-", "a\nb"])
 def test_a_repository_is_never_an_option(call: Call, body: dict[str, Any], repository: str) -> None:
     model = {**body["model"], "repository": repository}

@@ -1,5 +1,6 @@
 """The command that starts a configuration: vLLM, SGLang and TensorRT-LLM servers."""
 
+import shlex
 from dataclasses import dataclass
 
 from foundry_sim.facts.architecture import Architecture
@@ -39,10 +40,28 @@ def benchmark_command(model: str, input_tokens: int, output_tokens: int, concurr
     )
 
 
+def needs_checkpoint(architecture: Architecture, precision: Precision, quantise: str = "") -> bool:
+    """Whether the weights are in another format than the model's own, and no engine option makes it while loading."""
+    return not quantise and _formats(precision) != _formats(architecture.checkpoint_precision)
+
+
+def _formats(precision: Precision) -> tuple[str, ...]:
+    """Engines load either 16-bit format as the other."""
+    return tuple("bf16" if name == "fp16" else name for name in (precision.weights, precision.moe))
+
+
+def _weights(launch: Launch) -> str:
+    """What to load. A checkpoint in another format has a name of its own, which is not known here."""
+    name = launch.architecture.name
+    if needs_checkpoint(launch.architecture, launch.precision, launch.quantise):
+        name = f"<{launch.precision.weights} checkpoint of {name}>"
+    return shlex.quote(name)
+
+
 def _vllm(launch: Launch) -> list[str]:
     layout, limits, embeds = launch.layout, launch.limits, launch.architecture.task != "generate"
     return [
-        "vllm", "serve", launch.architecture.name,
+        "vllm", "serve", _weights(launch),
         *_flag("--runner pooling", embeds),
         f"--tensor-parallel-size {layout.tp}",
         *_flag(f"--pipeline-parallel-size {layout.pp}", layout.pp > 1),
@@ -65,7 +84,7 @@ def _sglang(launch: Launch) -> list[str]:
     layout, limits = launch.layout, launch.limits
     ranks = layout.tp * layout.dp
     return [
-        "python", "-m", "sglang.launch_server", f"--model-path {launch.architecture.name}",
+        "python", "-m", "sglang.launch_server", f"--model-path {_weights(launch)}",
         *_flag("--is-embedding", launch.architecture.task != "generate"),
         f"--tp-size {ranks}",
         *_flag(f"--pp-size {layout.pp}", layout.pp > 1),
@@ -86,7 +105,7 @@ def _sglang(launch: Launch) -> list[str]:
 def _trtllm(launch: Launch) -> list[str]:
     layout, limits = launch.layout, launch.limits
     return [
-        "trtllm-serve", "serve", launch.architecture.name,
+        "trtllm-serve", "serve", _weights(launch),
         f"--tp_size {layout.tp * layout.dp}",
         *_flag(f"--pp_size {layout.pp}", layout.pp > 1),
         *_flag(f"--ep_size {layout.ep}", layout.ep > 1),

@@ -254,6 +254,10 @@ def _warnings(request: SimulationRequest, architecture: Architecture, plans: lis
         found.append(f"Prices are assumptions of {prices_as_of()[0]}; give your own for a real comparison.")
     if plans and not plans[0].in_domain:
         found.append("The best plan lies outside the measured data, so its interval is wide: benchmark it first.")
+    if plans and _spans_nodes(request, plans[0]):
+        found.append(
+            "A replica of the best plan spans nodes: start its command on each, with the engine's options for it."
+        )
     if not architecture.family_known:
         found.append(f"Model type {architecture.model_type} is unknown: its config was read like Llama's.")
     if not architecture.vision_counted:
@@ -261,3 +265,8 @@ def _warnings(request: SimulationRequest, architecture: Architecture, plans: lis
     if architecture.task != "generate":
         found.append(f"{architecture.name} returns vectors or scores: only time to result and throughput apply.")
     return found
+
+
+def _spans_nodes(request: SimulationRequest, plan: Plan) -> bool:
+    nodes = {group.name: group.devices_per_node for group in request.device_groups}
+    return plan.tp * plan.pp * plan.dp > nodes.get(plan.device_group, plan.devices)
