@@ -19,6 +19,7 @@ def show_result(request: "SimulationRequest", result: "SimulationResult") -> Non
     """Everything about one answer, at most 100 columns wide."""
     console.print(result.headline, style="bold")
     console.print(result.explanation)
+    console.print(_asked(request), style="dim")
     best = result.plans[0] if result.plans else result.nearest.plan if result.nearest else None
     if best:
         console.print()
@@ -38,6 +39,19 @@ def show_result(request: "SimulationRequest", result: "SimulationResult") -> Non
         console.print("\nLaunch", style="bold")
         console.print(command_lines(best.launch_command), soft_wrap=True)
     _show_notes(request, result)
+
+
+def _asked(request: "SimulationRequest") -> str:
+    """The workload and the levels, of which a class or the defaults may have given most."""
+    work, levels = request.workload, request.service_levels
+    load = f"{work.concurrency:,} users at once" if work.concurrency else f"{work.rate_per_s:g} requests/s"
+    limits = [
+        *([f"first token within {levels.ttft_ms:,g} ms"] if levels.ttft_ms else []),
+        *([f"{levels.tokens_per_second:,g} tokens/s each"] if levels.tokens_per_second else []),
+        *([f"whole answer within {levels.e2e_ms:,g} ms"] if levels.e2e_ms else []),
+    ]
+    kept = f"; {levels.statistic}: {', '.join(limits)}" if limits else ""
+    return f"Asked: {work.input_tokens:,} tokens in, {work.output_tokens:,} out, {load}{kept}."
 
 
 def command_lines(command: str) -> str:

@@ -45,6 +45,14 @@ def test_a_workload_class_and_own_prices() -> None:
     assert result["plans"][0]["price_nanos_per_device_hour"] == 2_500_000_000
 
 
+def test_what_a_class_or_the_defaults_ask_for_is_said() -> None:
+    chat = " ".join(run(*BASE[:3], "--devices", "h100_sxm:1x1", "--workload", "chat").output.split())
+    assert (
+        "Asked: 1,000 tokens in, 300 out, 32 users at once; p95: first token within 1,000 ms, 20 tokens/s each." in chat
+    )
+    assert "Asked: 1,024 tokens in, 256 out, 4 requests/s." in run(*BASE[:-2], "--rate", "4").output
+
+
 def test_a_config_file(tmp_path: Path) -> None:
     from foundry_sim.facts.architectures.catalogue import config_of
 
