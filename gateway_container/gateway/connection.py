@@ -223,6 +223,19 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
         self._job.run()
 
+    def _last(self, job: Job) -> None:
+        """Answer this one and read no further: where the next request would begin is not known."""
+        self._deaf = True
+        self._incoming = None
+        self._parts.clear()
+        self._long_body = self._form = None
+        job.keep_alive = False
+        if self._may_run():
+            self._job = job
+            job.run()
+        else:
+            self._enqueue(job)
+
     def _close(self) -> None:
         """Close; where the client goes on sending, read on for a moment, else the reset would destroy the answer."""
         sends = self._deaf or self._queue is not None or self._in_body or self._head_bytes > 0

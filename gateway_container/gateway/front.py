@@ -159,8 +159,9 @@ class Front(Strict):
         job = self._incoming
         if job is None:
             job = self._start()
-            if self._expects and job.problem is None and self._may_run():
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if not self._wants_body(job):
+                self._last(job)
+                return
         self._body_bytes += size
         if job.problem is not None:
             self._parts.clear()
@@ -177,6 +178,17 @@ class Front(Strict):
                 self._long_body = bytearray()
             self._long_body += b"".join(self._parts)
             self._parts.clear()
+
+    def _wants_body(self, job: Job) -> bool:
+        """Nobody has to send a long body, or one that waits for leave, to hear that it is of no use."""
+        stated = names_of(self._named).body_bytes(self._named)
+        if self._form is None and job.problem is None and stated > job.max_body_bytes:
+            job.problem = Rejected("body_too_large")
+        if job.problem is not None:
+            return not self._expects and stated <= SMALL_BODY_BYTES
+        if self._expects and self._may_run():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return True
 
     def _pass_form(self, form: Streamed) -> None:
         """Let a large form begin as soon as it can, and pass on what comes of it."""
@@ -248,22 +260,8 @@ class Front(Strict):
         return flow
 
     def _form_flow(self, path: str, names: HeaderNames, content_type: bytes) -> FormFlow:
-        length = int(self._named[names.content_length]) if names.content_length is not None else -1
-        self._form = form = FormFlow(self.hot, self, path, content_type, length)
+        self._form = form = FormFlow(self.hot, self, path, content_type, names.body_bytes(self._named))
         return form
-
-    def _last(self, job: Job) -> None:
-        """Answer this one and read no further: where the next request would begin is not known."""
-        self._deaf = True
-        self._incoming = None
-        self._parts.clear()
-        self._long_body = self._form = None
-        job.keep_alive = False
-        if self._may_run():
-            self._job = job
-            job.run()
-        else:
-            self._enqueue(job)
 
     def _fail(self, problem: Rejected) -> None:
         if self._deaf:

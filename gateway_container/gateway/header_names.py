@@ -39,6 +39,10 @@ class HeaderNames:
                 return value[7:].strip()
         return named[self.api_key].strip() if self.api_key is not None else b""
 
+    def body_bytes(self, named: dict[bytes, bytes]) -> int:
+        """The length that is stated, -1 when none is; the parser has seen that it is a number."""
+        return int(named[self.content_length]) if self.content_length is not None else -1
+
     def passed_on(self, named: dict[bytes, bytes], but: bytes | None = None) -> bytes:
         """Header lines for the deployment; ``but`` is left out."""
         return b"".join([b"%b: %b\r\n" % (name, named[name]) for name in self.forwarded if name != but])

@@ -178,6 +178,21 @@ async def test_oversized_bodies_are_refused_before_they_are_kept(stack: Any) -> 
     writer.close()
 
 
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        (b"Content-Length: 1000000000000\r\n", b"413"),
+        (b"Expect: 100-continue\r\nContent-Length: 1000000000000\r\n", b"413"),
+        (b"Expect: 100-continue\r\nContent-Length: 10\r\nAuthorization: Bearer nobody\r\n", b"401"),
+        (b"Content-Length: 1000000\r\nAuthorization: Bearer nobody\r\n", b"401"),
+    ],
+)
+async def test_a_body_of_no_use_is_refused_before_it_is_sent(stack: Any, more: bytes, status: bytes) -> None:
+    answer = await stack.raw(HEAD + more + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 " + status + b" ") and b"connection: close" in answer
+    await nothing_left(stack)
+
+
 @pytest.mark.parametrize("more", [0, 1])
 async def test_the_greatest_body_is_exact(stack: Any, more: int) -> None:
     limit = stack.gateway.settings.max_body_bytes
