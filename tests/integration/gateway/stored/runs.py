@@ -17,6 +17,7 @@ from .control_plane import URL, Plane
 CHAT = "/v1/chat/completions"
 ENDED = ("completed", "failed", "expired", "cancelled")
 LINES = 45  # three parts
+BOUND_S = 60.0  # a run that never ends fails its test; the longest takes a few seconds
 
 
 def line(number: int, **changes: Any) -> dict[str, Any]:
@@ -91,7 +92,8 @@ async def running(plane: Plane, spool: Path, engine: Engine, name: str = "gw-1")
     run = Running(gateway)
     await gateway.start()
     try:
-        yield run
+        async with asyncio.timeout(BOUND_S):
+            yield run
     finally:
         await gateway.stop()
 
