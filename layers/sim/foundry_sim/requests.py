@@ -12,7 +12,8 @@ from foundry_sim.facts.architecture import Architecture, resolve
 from foundry_sim.facts.devices import Device, device
 from foundry_sim.facts.engines import ENCODERS, engine_name
 from foundry_sim.facts.parallel import refuse_split
-from foundry_sim.facts.precision import Precision, canonical
+from foundry_sim.facts.precision import Precision
+from foundry_sim.facts.served_precision import resolve_precision
 from foundry_sim.facts.weights import Layout
 
 Kind = Literal["closed", "open", "offline", "static"]
@@ -164,62 +165,6 @@ def undouble(tp: int, dp: int, ep: int, target: Device, experts: int) -> tuple[i
     if dp == ep == 1 and tp > 8 and min(target.link_domain_devices, experts) >= tp > node:
         return 1, tp, tp
     return tp, dp, ep
-
-
-def resolve_precision(a: Architecture, d: Device, engine: str, wanted: Mapping[str, str | None]) -> Precision:
-    """Fill what the request leaves open from the checkpoint, the engine's defaults and what the device can run."""
-    shipped = a.checkpoint_precision
-    asked = {canonical(v) for v in (wanted.get("weights"), wanted.get("moe")) if v}
-    if _is_shipped(asked, shipped):
-        weights, moe, attention = shipped.weights, shipped.moe, shipped.attention
-    else:
-        weights = _native(canonical(wanted.get("weights") or shipped.weights), d)
-        moe = _native(canonical(wanted.get("moe") or weights), d)
-        attention = shipped.attention if weights == shipped.weights else _attention(a, weights)
-    return Precision(
-        weights=weights,
-        activations=canonical(wanted.get("activations") or _activations(weights, moe, shipped, d)),
-        kv=canonical(wanted.get("kv") or _cache(engine, weights, shipped, d)),
-        moe=moe,
-        attention=attention,
-    )
-
-
-def _is_shipped(asked: set[str], shipped: Precision) -> bool:
-    """One format named for all: a checkpoint known by its experts' format keeps the rest as it ships."""
-    four = {"nvfp4", "mxfp4"}
-    same = {frozenset({name} | (four if name in four else set())) for name in (shipped.weights, shipped.moe)}
-    return not asked or any(asked <= names for names in same)
-
-
-def _native(name: str, d: Device) -> str:
-    """ "fp4" means NVFP4 on NVIDIA and MXFP4 on AMD."""
-    return "mxfp4" if name == "nvfp4" and d.vendor == "amd" else name
-
-
-def _attention(a: Architecture, weights: str) -> str:
-    """Four-bit checkpoints of MLA models keep their attention projections in 16 bit."""
-    latent = "mla" in a.attention
-    return "bf16" if latent and weights in {"nvfp4", "mxfp4", "int4"} else weights
-
-
-def _activations(weights: str, moe: str, shipped: Precision, d: Device) -> str:
-    """What a device has no units for runs as weight-only quantisation, whatever the checkpoint was made for."""
-    as_shipped = weights == shipped.weights and moe == shipped.moe and d.supports(shipped.activations)
-    if as_shipped and shipped.activations not in {"bf16", "fp16"}:
-        return shipped.activations
-    widest = weights if weights not in {"bf16", "fp16"} else moe
-    if widest in {"nvfp4", "mxfp4"}:
-        return widest if d.supports("nvfp4") else "bf16"
-    return widest if widest in {"fp8", "mxfp8", "int8"} and d.supports(widest) else "bf16"
-
-
-def _cache(engine: str, weights: str, shipped: Precision, d: Device) -> str:
-    if shipped.kv not in {"bf16", "fp16"}:
-        return shipped.kv
-    if weights not in {"fp8", "nvfp4", "mxfp4"} or not d.supports("fp8"):
-        return "bf16"
-    return "fp8" if engine == "trtllm" or (d.supports("nvfp4") and d.vendor == "nvidia") else "bf16"
 
 
 @lru_cache(maxsize=512)

@@ -34,3 +34,20 @@ def test_both_numbers_of_requests_at_once_are_the_same() -> None:
     for row in (ROW, ROW | {"device": "l40s", "engine": "sglang"}, ROW | {"max_num_seqs": 7}):
         (found,) = predict([parse(row)])
         assert found.memory is not None and found.max_concurrency == found.memory.max_concurrency > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "weights", "moe"),
+    [
+        ({}, "bf16", "mxfp4"),
+        ({"weights": "bf16"}, "bf16", "mxfp4"),
+        ({"weights": "fp4"}, "bf16", "mxfp4"),
+        ({"weights": "fp4", "moe": "fp4"}, "bf16", "mxfp4"),
+        ({"weights": "bf16", "moe": "bf16"}, "bf16", "bf16"),
+        ({"moe": "bf16"}, "bf16", "bf16"),
+        ({"weights": "fp8"}, "fp8", "fp8"),
+    ],
+)
+def test_experts_have_the_format_that_is_named_for_them(asked: dict[str, str], weights: str, moe: str) -> None:
+    found = case(parse(ROW | {"model": "openai/gpt-oss-20b", "precision": asked})).precision
+    assert (found.weights, found.moe) == (weights, moe)

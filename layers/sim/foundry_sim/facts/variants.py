@@ -6,7 +6,7 @@ from foundry_sim.facts.architecture import Architecture
 from foundry_sim.facts.devices import Device
 from foundry_sim.facts.engines import ENCODERS
 from foundry_sim.facts.precision import Precision
-from foundry_sim.requests import resolve_precision
+from foundry_sim.facts.served_precision import resolve_precision
 
 _AS_SHIPPED = "As published by the model's authors."
 # Kurtic et al., arXiv:2411.02355 (500,000 evaluations of Llama 3.1): fp8 is lossless within error, int4 loses little;
