@@ -209,7 +209,9 @@ def _show_fleets(result: "SimulationResult") -> None:
 
 
 def _show_way_out(result: "SimulationResult") -> None:
-    if result.nearest:
+    if result.binding_constraint == "throughput":
+        console.print("\nNo looser service level helps: the load is more than this hardware carries.")
+    elif result.nearest:
         levels = result.nearest.service_levels.model_dump(exclude_none=True, exclude={"statistic"})
         statistic = result.nearest.service_levels.statistic
         console.print(f"\nNearest service levels that this hardware meets ({statistic}): {listed(levels)}")

@@ -39,6 +39,14 @@ def test_infeasible_ends_with_status_one_and_the_nearest() -> None:
     assert max(map(len, shown.output.splitlines())) <= 100
 
 
+def test_too_much_load_is_said_to_be_that_whatever_else_is_missed() -> None:
+    shown = run(*BASE[:3], "--devices", "h100_sxm:1x1", "--rate", "500", "--ttft", "500")
+    said = " ".join(shown.output.split())
+    assert shown.exit_code == 1 and "No plan carries the load: the request rate binds" in said
+    assert "of 500 requests/s can be carried" in said and "No looser service level helps" in said
+    assert "1 replica)" in said and "Nearest service levels" not in said
+
+
 def test_a_workload_class_and_own_prices() -> None:
     shown = run("simulate", "--model", "qwen3-8b", "--devices", "h100_sxm:1x1@2.5", "--workload", "batch", "--json")
     result = json.loads(shown.output)

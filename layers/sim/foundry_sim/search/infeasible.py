@@ -46,20 +46,23 @@ def explain(request: SimulationRequest, architecture: Architecture, table: Table
     row = int(ranking(table)[0])
     rows, judged, place = table.where(row)
     nearest = plan(request, architecture, rows, judged, place)
-    binding = CONSTRAINTS[int(np.argmax(judged.excess[place]))]
     levels = reachable(request, judged, place)
     # An overloaded queue has no meaningful latency: say what rate it could carry instead.
-    named = ["throughput"] if "throughput" in nearest.missed else nearest.missed
+    overloaded = "throughput" in nearest.missed
+    binding = "throughput" if overloaded else CONSTRAINTS[int(np.argmax(judged.excess[place]))]
+    named = ["throughput"] if overloaded else nearest.missed
     missed = ", ".join(
         _overload(request, architecture) if name == "throughput" else _miss(request, name, judged, place)
         for name in named
     )
     likely = request.confidence == "upper" and bool(judge(_expecting(request), rows).feasible[place])
+    failing = "carries the load" if overloaded else f"{'is sure to meet' if likely else 'meets'} the service levels"
     return {
-        "headline": f"No plan {'is sure to meet' if likely else 'meets'} the service levels: {_LABELS[binding]} binds",
+        "headline": f"No plan {failing}: {_LABELS[binding]} binds",
         "binding_constraint": binding,
         "explanation": f"The nearest plan ({nearest.device_group}, {nearest.engine}, TP{nearest.tp}, "
-        f"{nearest.replicas} replicas) misses {missed}{_CAUTIOUSLY if likely else ''}.",
+        f"{nearest.replicas} replica{'' if nearest.replicas == 1 else 's'}) misses {missed}"
+        f"{_CAUTIOUSLY if likely else ''}.",
         "nearest": Nearest(service_levels=levels, plan=nearest),
         "hardware": suggestions(request, architecture),
     }
