@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SUITES = ("test_conformance.py", "test_forms.py", "test_hostile.py", "test_observability.py", "test_stages.py")
+SUITES = (
+    *("test_conformance.py", "test_forms.py", "test_hostile.py", "test_leaving.py", "test_observability.py"),
+    *("test_stages.py", "test_stand_in.py", "test_turns.py"),
+)
 COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
 # The same program, in less of the suite's time.
 QUICK = {"MYPYC_OPT_LEVEL": "0", "MYPYC_DEBUG_LEVEL": "0"}

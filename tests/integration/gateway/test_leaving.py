@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway.pool import Pool
 
 from .conftest import until
 
@@ -107,29 +106,22 @@ async def test_an_error_that_breaks_off_costs_no_more_than_a_whole_one(stack: An
     assert (row["input_tokens"], row["output_tokens"], row["cost_nanos"]) == (0, 0, 0)
 
 
-class Distant(Pool):
-    """Connections to a host that does not answer."""
-
-    __slots__ = ("dialled",)
-
-    def __init__(self) -> None:
-        super().__init__(("", 0, False), 1.0, None)
-        self.dialled = False
-
-    async def dial(self) -> Any:
-        self.dialled = True
-        await asyncio.Event().wait()
-
-
 @pytest.mark.parametrize("form", ["hot"])
-async def test_what_no_deployment_has_seen_costs_nothing(stack: Any) -> None:
+async def test_what_no_deployment_has_seen_costs_nothing(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stack.config["keys"][0]["limits"] = {"budget_nanos": 10**9}
     await stack.reconfigure()
-    distant = Distant()
-    for deployment in stack.gateway.policy.snapshot.deployments.values():
-        stack.hot.targets[deployment] = {"/v1/chat/completions": (distant, b"")}
+    loop, dialled = asyncio.get_running_loop(), asyncio.Event()
+    connect, engines = loop.create_connection, {engine.port for engine in stack.engines}
+
+    async def connect_elsewhere(protocol: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+        if port in engines:  # they do not answer
+            dialled.set()
+            await asyncio.Event().wait()
+        return await connect(protocol, host, port, **options)
+
+    monkeypatch.setattr(loop, "create_connection", connect_elsewhere)
     _, writer = await ask(stack, DENSE)
-    await until(lambda: distant.dialled)
+    await asyncio.wait_for(dialled.wait(), 10)
     writer.close()
     [row] = await stack.rows(1)
     assert (row["outcome"], row["usage_source"]) == ("cancelled", "none")

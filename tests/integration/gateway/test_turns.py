@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from gateway.core.shapes import Row
+from gateway.core.problems import Rejected
+from gateway.flow import Flow
 
 from .conftest import until
 
@@ -18,64 +19,6 @@ def form() -> str:
 @pytest.fixture
 def gateway_settings() -> dict[str, Any]:
     return {"drain_s": 30.0}
-
-
-class Answered:
-    """A flow whose answer was passed on; without a row it cannot be settled."""
-
-    def __init__(self, event_id: str, row: Row | None) -> None:
-        self.event_id = event_id
-        self.row = row
-
-    def settle(self, answer: bytes) -> Row:
-        if self.row is None:
-            raise ArithmeticError("no such number")
-        return self.row
-
-
-async def test_what_cannot_be_settled_takes_no_other_row_with_it(stack: Any, caplog: pytest.LogCaptureFixture) -> None:
-    for event_id, row in (("e1", Row("e1", 1, "g")), ("e2", None), ("e3", Row("e3", 1, "g"))):
-        stack.hot.settle_soon(Answered(event_id, row), b"{}")
-    assert [row["event_id"] for row in await stack.rows(2)] == ["e1", "e3"]
-    assert "request e2 could not be settled" in caplog.text
-
-
-class Asked:
-    """A flow whose request has come; one that is broken cannot even be refused."""
-
-    def __init__(self, front: Any, broken: str = "", over: bool = False) -> None:
-        self.event_id = "e4"
-        self.front = front
-        self.broken = broken
-        self.over = over
-        self.steps: list[str] = []
-
-    def admit(self) -> bool:
-        self._step("admit")
-        return True
-
-    def proceed(self) -> None:
-        self._step("proceed")
-
-    def _step(self, name: str) -> None:
-        self.steps.append(name)
-        if name == self.broken:
-            raise ArithmeticError("no such number")
-
-
-@pytest.mark.parametrize("broken", ["admit", "proceed"])
-async def test_a_request_that_fails_ends_alone(stack: Any, caplog: pytest.LogCaptureFixture, broken: str) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", stack.port)
-    await until(lambda: len(stack.hot.fronts) == 1)
-    [front] = stack.hot.fronts
-    flows = [Asked(front), Asked(front, broken=broken), Asked(front, over=True), Asked(front)]
-    for flow in flows:
-        stack.hot.run_soon(flow)
-    await until(lambda: not stack.hot.fronts)
-    writer.close()
-    whole = ["admit", "proceed"]
-    assert [flow.steps for flow in flows] == [whole, whole[: whole.index(broken) + 1], [], whole]
-    assert "request e4 failed" in caplog.text
 
 
 BODY = json.dumps({"model": "llama", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -115,6 +58,60 @@ async def nothing_held(stack: Any) -> None:
     await until(lambda: not any(d.outstanding for d in policy.snapshot.deployments.values()))
     await until(lambda: not stack.hot._tasks)
     assert not any(scope.lease.held for scope in policy.book.scopes.values())
+
+
+class BrokenTrace:
+    """Of a request that fails at one step, as its trace does."""
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+
+    def begin_attempt(self, *_: Any) -> None:
+        self._reach("begin_attempt")
+
+    def end(self, *_: Any) -> None:
+        self._reach("end")
+
+    def _reach(self, step: str) -> None:
+        if step == self.step:
+            raise ArithmeticError("no such number")
+
+
+async def test_what_cannot_be_settled_takes_no_other_row_with_it(stack: Any, caplog: pytest.LogCaptureFixture) -> None:
+    [(_, writer)] = await known(stack, 1)
+    [front] = stack.hot.fronts
+    flows = [Flow(stack.hot, front, "/v1/chat/completions") for _ in range(3)]
+    flows[1].trace = BrokenTrace("end")  # type: ignore[assignment]
+    for flow in flows:
+        stack.hot.settle_soon(flow, b"{}")
+    assert [row["event_id"] for row in await stack.rows(3)][1:] == [flows[0].event_id, flows[2].event_id]
+    assert f"request {flows[1].event_id} could not be settled" in caplog.text
+    writer.close()
+
+
+async def heard(client: Client) -> list[int]:
+    """Of both requests of a connection; nothing where it ends before."""
+    try:
+        return [await answered(client) for _ in range(2)]
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return []
+
+
+UNSPEAKABLE = Rejected("a code without a status")  # so that the request cannot even be refused
+BROKEN = {"admit": ("problem", UNSPEAKABLE), "proceed": ("trace", BrokenTrace("begin_attempt"))}
+
+
+@pytest.mark.parametrize("step", BROKEN)
+async def test_a_request_that_fails_ends_alone(stack: Any, caplog: pytest.LogCaptureFixture, step: str) -> None:
+    clients = await known(stack, 4)
+    arrive(stack)
+    flow = stack.hot._asked[1]
+    setattr(flow, *BROKEN[step])
+    assert sorted([await heard(client) for client in clients]) == [[], *[[200, 200]] * 3]
+    assert f"request {flow.event_id} failed" in caplog.text
+    await nothing_held(stack)
+    for _, writer in clients:
+        writer.close()
 
 
 async def test_who_leaves_before_its_turn_is_over_was_never_sent(stack: Any) -> None:
