@@ -92,10 +92,11 @@ def calibrate(
 
 
 def _keep(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
+    from foundry_sim.whole_file import whole_file
+
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with whole_file(path) as out:
+            out.write(text)
     except OSError as error:
         _fail(f"{path}: {error.strerror}. Check the path and try again.")
 

@@ -10,6 +10,7 @@ from foundry_sim.calibration import Calibration
 from foundry_sim.errors import SimulatorError
 from foundry_sim.predict import Method, Prediction, PredictionRequest, predict
 from foundry_sim.requests import Id, identifier, parse
+from foundry_sim.whole_file import whole_file
 
 LINE_BYTES_MAX = 1 << 20
 _BATCH = 2048
@@ -20,15 +21,10 @@ def predict_file(
 ) -> tuple[int, int]:
     """Predict every line of `source` into `target`, which appears only when complete. Returns (rows, errors)."""
     rows = errors = 0
-    partial = target.with_name(f"{target.name}.partial")
-    try:
-        with source.open("rb") as stream, partial.open("w", encoding="utf-8") as out:
-            for prediction in predict_lines(stream, method, calibration):
-                out.write(json.dumps(prediction.as_dict(), allow_nan=False) + "\n")
-                rows, errors = rows + 1, errors + (prediction.error is not None)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with source.open("rb") as stream, whole_file(target) as out:
+        for prediction in predict_lines(stream, method, calibration):
+            out.write(json.dumps(prediction.as_dict(), allow_nan=False) + "\n")
+            rows, errors = rows + 1, errors + (prediction.error is not None)
     return rows, errors
 
 
