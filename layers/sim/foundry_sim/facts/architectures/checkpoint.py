@@ -13,13 +13,14 @@ from foundry_sim.facts.precision import Precision, canonical
 _ATTENTION = re.compile(r"(attn|attention)(\.?\*|\.?\*\$|\$|)$|attn\.(q_proj|q_b_proj|qkv_proj|kv_b_proj|o_proj|wq_b)")
 _DENSE = re.compile(r"shared_expert|mlp\.(gate_proj|up_proj|down_proj|gate_up_proj)|\(gate\|up")
 # Methods that say their weights' format in words, or have one only: AMD's Quark, torchao, quanto, FP-Quant, SGLang's
-# w8a8_*, EETQ, BitNet's ternary weights. The first that is found counts.
+# w8a8_*, ModelOpt's mixtures, EETQ, BitNet's ternary weights. The first that is found counts.
 _WORDS = (
     (re.compile(r"nvfp4|nvf4"), "nvfp4"),
     (re.compile(r"mxfp4|fp4"), "mxfp4"),
+    (re.compile(r"mxfp8"), "mxfp8"),
     (re.compile(r"fp8|float8|e4m3"), "fp8"),
-    (re.compile(r"int8|eetq"), "int8"),
-    (re.compile(r"int4"), "int4"),
+    (re.compile(r"int8|eetq|w8a"), "int8"),
+    (re.compile(r"int4|w4a|awq"), "int4"),
     (re.compile(r"int2|bitnet|aqlm"), "int2"),
 )
 _WHOLE_STEP = re.compile(r"w8a8|dynamic_?activation|fp4")  # formats that the matrix units take on both sides
@@ -93,8 +94,8 @@ def _by_words(quant: Reader, method: str, base: str) -> tuple[str, str]:
     """Of methods that name a format instead of bits. One that says nothing known is refused: taken for 16 bits it
     would need up to eight times its memory."""
     scheme = quant.section("global_quant_config") or {}
-    told = [quant.raw(name) for name in ("quant_type", "weights", "forward_dtype")]
-    words = " ".join([method, *map(str, told), str(scheme.get("weight"))]).lower()
+    told = [quant.raw(name) for name in ("quant_type", "weights", "forward_dtype", "quantized_layers")]
+    words = " ".join([method, _algorithm(quant), *map(str, told), str(scheme.get("weight"))]).lower()
     weights = next((name for pattern, name in _WORDS if pattern.search(words)), None)
     if weights is None:
         complaint = f"{method[:40]!r} names no format known here; take quantization_config out and name it as precision"
