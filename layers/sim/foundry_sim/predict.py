@@ -122,17 +122,18 @@ def _answers(cases: Sequence[Case], method: Method) -> Iterable[Prediction]:
 
 
 def _encoded(c: Case, method: Method) -> Prediction:
-    """Of a model that returns vectors or scores, as the search has it; offline is full batches one after the other."""
+    """Of a model that returns vectors or scores, as the search has it; offline is full batches one after the other.
+    Copies (dp) share the load."""
     memory, load, tokens = budget_of(c), c.request.load, max(1, round(c.request.isl))
     chunk = c.request.chunk_tokens or DEFAULT_CHUNK
-    amount = float(full_batch(tokens, chunk)) if load.kind == "offline" else load.amount
+    amount = float(full_batch(tokens, chunk)) if load.kind == "offline" else load.amount / c.dp
     answer, _ = encoded(
         c.architecture, c.device, c.engine, c.precision, [c.layout], np.zeros(1, np.intp), np.array([amount]),
         tokens=tokens, chunk_tokens=chunk, closed=load.kind != "open",
     )  # fmt: skip
     if answer.e2e_ms.mean[0] >= NEVER_MS:
         return Prediction(c.request.id, memory=memory, method=method, error="more requests arrive than can be answered")
-    return _told(c, memory, answer, 0, method, float(answer.output_tokens_per_s[0]))
+    return _told(c, memory, answer, 0, method, c.dp * float(answer.output_tokens_per_s[0]))
 
 
 def _generated(cases: Sequence[Case], method: Method) -> Sequence[Prediction]:

@@ -51,3 +51,28 @@ def test_both_numbers_of_requests_at_once_are_the_same() -> None:
 def test_experts_have_the_format_that_is_named_for_them(asked: dict[str, str], weights: str, moe: str) -> None:
     found = case(parse(ROW | {"model": "openai/gpt-oss-20b", "precision": asked})).precision
     assert (found.weights, found.moe) == (weights, moe)
+
+
+@pytest.mark.parametrize("load", [{"kind": "closed", "concurrency": 64}, {"kind": "open", "rate": 40},
+                                  {"kind": "offline"}])  # fmt: skip
+def test_copies_of_a_model_that_returns_vectors_share_the_load(load: dict[str, Any]) -> None:
+    one, four = (
+        predict(
+            [
+                parse(
+                    ROW
+                    | {
+                        "model": "BAAI/bge-m3",
+                        "osl": 0,
+                        "dp": dp,
+                        "load": {
+                            name: value / 4 if dp == 1 and name != "kind" else value for name, value in load.items()
+                        },
+                    }
+                )
+            ]
+        )[0]
+        for dp in (1, 4)
+    )
+    assert one.e2e_ms is not None and four.e2e_ms == one.e2e_ms
+    assert one.requests_per_s is not None and four.requests_per_s == pytest.approx(4 * one.requests_per_s)
