@@ -28,6 +28,20 @@ def test_another_format_needs_another_checkpoint(engine: str) -> None:
     assert LLAMA.name in words(engine, Precision("fp8"), "fp8")
 
 
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("vllm", "--enable-lora --max-loras 3 --max-lora-rank 32"),  # of the ranks that it knows
+        ("sglang", "--max-loras-per-batch 3 --max-lora-rank 20 --lora-target-modules all"),  # or it names no shape
+        ("trtllm", "'lora_config: {max_lora_rank: 20, max_loras: 3, max_cpu_loras: 3, lora_target_modules: ["),
+    ],
+)
+def test_adapters_have_the_options_without_which_no_engine_starts(engine: str, options: str) -> None:
+    limits = EngineLimits(lora_adapters=3, lora_rank=20)
+    assert options in command(Launch(LLAMA, engine, Layout(), Precision(), limits, 4096))
+    assert "lora" not in command(Launch(LLAMA, engine, Layout(), Precision(), EngineLimits(), 4096))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_name_is_one_word_for_the_shell(engine: str) -> None:
     hostile = replace(LLAMA, name="my models/it's $(id); --trust")

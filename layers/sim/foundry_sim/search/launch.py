@@ -10,6 +10,8 @@ from foundry_sim.facts.weights import Layout
 
 # Which side an instance is on is the router's business: vLLM's connector sends and receives.
 _VLLM_TRANSFER = """--kv-transfer-config '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'"""
+_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+_TRTLLM_MODULES = "attn_q, attn_k, attn_v, attn_dense, mlp_h_to_4h, mlp_gate, mlp_4h_to_h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,14 @@ def _vllm(launch: Launch) -> list[str]:
         *_flag(f"--max-num-batched-tokens {limits.chunk_tokens}", not embeds),
         f"--gpu-memory-utilization {limits.memory_utilization:.2f}",
         *_flag(_VLLM_TRANSFER, launch.role != "serve"),
-        *_flag(f"--enable-lora --max-loras {limits.lora_adapters} --max-lora-rank {limits.lora_rank}",
+        *_flag(f"--enable-lora --max-loras {limits.lora_adapters} --max-lora-rank {_vllm_rank(limits.lora_rank)}",
                limits.lora_adapters > 0),
     ]  # fmt: skip
+
+
+def _vllm_rank(rank: int) -> int:
+    """vLLM starts with one of these only."""
+    return next((known for known in _VLLM_RANKS if known >= rank), _VLLM_RANKS[-1])
 
 
 def _sglang(launch: Launch) -> list[str]:
@@ -97,8 +104,8 @@ def _sglang(launch: Launch) -> list[str]:
         f"--chunked-prefill-size {limits.chunk_tokens}",
         f"--mem-fraction-static {limits.memory_utilization:.2f}",
         *_flag(f"--disaggregation-mode {launch.role}", launch.role != "serve"),
-        *_flag(f"--enable-lora --max-loras-per-batch {limits.lora_adapters} --max-lora-rank {limits.lora_rank}",
-               limits.lora_adapters > 0),
+        *_flag(f"--enable-lora --max-loras-per-batch {limits.lora_adapters} --max-lora-rank {limits.lora_rank} "
+               "--lora-target-modules all", limits.lora_adapters > 0),
     ]  # fmt: skip
 
 
@@ -121,8 +128,14 @@ def _trtllm_options(launch: Launch) -> list[str]:
     """What trtllm-serve takes from a YAML file only, handed over as one (bash process substitution)."""
     options = ["enable_attention_dp: true"] if launch.layout.dp > 1 else []
     options += ["kv_cache_config: {dtype: fp8}"] if launch.precision.kv == "fp8" else []
+    options += [_trtllm_lora(launch.limits)] if launch.limits.lora_adapters else []
     lines = " ".join(f"'{option}'" for option in options)
     return [f"--extra_llm_api_options <(printf '%s\\n' {lines})"] if options else []
+
+
+def _trtllm_lora(limits: EngineLimits) -> str:
+    held = f"max_loras: {limits.lora_adapters}, max_cpu_loras: {limits.lora_adapters}"
+    return f"lora_config: {{max_lora_rank: {limits.lora_rank}, {held}, lora_target_modules: [{_TRTLLM_MODULES}]}}"
 
 
 def _flag(text: str, wanted: bool) -> list[str]:
