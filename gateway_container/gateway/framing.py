@@ -8,7 +8,7 @@ from gateway.core.stage import Garbled
 
 CHUNK_SIZE: Final = re.compile(rb"[0-9a-fA-F]{1,8}")
 PART_OF_SIZE: Final = re.compile(rb"[0-9a-fA-F]{0,8}\r?")
-STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: |$)")
+STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ((?!101)[1-5]\d\d)(?: |$)")  # 101 would answer what is never asked
 TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 MAX_CHUNK_LINE: Final = 10
 MAX_HEAD_BYTES: Final = 64 << 10
@@ -111,6 +111,11 @@ def _meaning(name: bytes, value: bytes) -> tuple[int, bytes]:
     if name == b"content-type" and value.lower().startswith(b"text/event-stream"):
         return EVENT_STREAM, b"%b: %b\r\n" % (name, value)
     return (PASSED, b"%b: %b\r\n" % (name, value)) if name in TO_CLIENT else (DROPPED, b"")
+
+
+def is_no_head(data: bytes) -> bool:
+    """Whether what has come of a head can never become one: it need not be waited for."""
+    return not b"HTTP/1.".startswith(data[:7]) or b"\n\n" in data or len(data) > MAX_HEAD_BYTES
 
 
 class Dechunker:

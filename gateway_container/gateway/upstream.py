@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.stage import Garbled
-from gateway.framing import CHUNKED, LENGTH, MAX_HEAD_BYTES, UNTIL_CLOSE, BadFraming, Dechunker, Head
+from gateway.framing import CHUNKED, LENGTH, UNTIL_CLOSE, BadFraming, Dechunker, Head, is_no_head
 from gateway.pool import Pool
 from gateway.repeated_head import LESSONS, RepeatedHead, RepeatedHeads
 
@@ -142,8 +142,8 @@ class Upstream(asyncio.Protocol):
                 self._begin_body(flow, head, data)
                 return
             end = data.find(b"\r\n\r\n")  # that was an interim answer, such as 100 Continue
-        if len(data) > MAX_HEAD_BYTES:
-            raise BadFraming("head too large")
+        if is_no_head(data):
+            raise BadFraming("head")
         self._buffer = data
 
     def _begin_body(self, flow: "Flow", head: Head, rest: bytes) -> None:

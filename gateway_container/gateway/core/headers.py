@@ -18,8 +18,8 @@ TO_UPSTREAM = frozenset({
 })  # fmt: skip
 TO_STAGES = frozenset({b"anthropic-beta", b"anthropic-version", b"cache-control", b"openai-beta"})
 TO_CLIENT = frozenset({
-    b"cache-control", b"content-disposition", b"content-language", b"content-type", b"openai-model",
-    b"openai-processing-ms", b"openai-version", b"retry-after", b"x-foundry-source",
+    b"cache-control", b"content-disposition", b"content-encoding", b"content-language", b"content-type",
+    b"openai-model", b"openai-processing-ms", b"openai-version", b"retry-after", b"x-foundry-source",
     b"x-ratelimit-limit-requests", b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-requests",
     b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-requests", b"x-ratelimit-reset-tokens",
 })  # fmt: skip

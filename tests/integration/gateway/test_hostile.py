@@ -514,6 +514,9 @@ async def test_any_number_of_interim_answers_is_read_over(stack: Any) -> None:
         b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
         b"HTTP/1.1 2000 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000,
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}",  # would be waited for, if half a head were one
+        b"SSH-2.0-OpenSSH",
     ],
 )
 async def test_garbage_from_a_deployment_never_reaches_the_client(stack: Any, garbage: bytes) -> None:

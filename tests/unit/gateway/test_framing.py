@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from gateway.framing import CHUNKED, LENGTH, UNTIL_CLOSE, BadFraming, Dechunker, Head
+from gateway.framing import CHUNKED, LENGTH, UNTIL_CLOSE, BadFraming, Dechunker, Head, is_no_head
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +53,17 @@ def test_heads(head: bytes, framing: int, length: int, keep_alive: bool) -> None
     for _ in range(2):  # the second time from memory
         parsed = Head(head)
         assert (parsed.framing, parsed.length, parsed.keep_alive) == (framing, length, keep_alive)
+
+
+def test_nobody_switches_protocols() -> None:
+    with pytest.raises(BadFraming):
+        Head(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c")
+
+
+@given(st.integers(0, 60))
+def test_half_a_head_is_told_from_none(length: int) -> None:
+    assert not is_no_head(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: a/b\r\n"[:length])
+    assert is_no_head(b"HTTP/1.1 200 OK\n\n") and is_no_head(b"SSH-2") and is_no_head(b"HTTP/1." + b"a" * (1 << 17))
 
 
 def test_only_listed_headers_pass() -> None:
