@@ -351,6 +351,11 @@ def test_a_longer_queue_slows_no_token_of_those_that_run() -> None:
     assert some.ttft_ms.mean < many.ttft_ms.mean < most.ttft_ms.mean
 
 
+def test_queues_longer_than_any_that_was_measured_are_outside_the_data() -> None:
+    assert [p.in_domain for p in _loads("closed", "concurrency", [64, 900, 4096], 1024, 256)] == [True, True, False]
+    assert [p.in_domain for p in _loads("open", "rate", [1, 10, 100], 1024, 256)] == [True, True, False]
+
+
 def test_prompts_of_an_open_loop_wait_for_each_other() -> None:
     """Short answers: the prefills alone fill the device, and M/D/1 says how long one waits."""
     calm, busy, full = (found.ttft_ms.mean for found in _loads("open", "rate", [0.1, 4, 8], 8000, 1))
