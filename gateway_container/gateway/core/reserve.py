@@ -134,7 +134,8 @@ def refuse_for_now(scope: Scope, now_ms: int) -> None:
         message = f"The limit of {scope.name} cannot be checked. Ask the operator of the gateway to look at its log."
         raise Rejected("budget_unavailable", message, retry_after_s=retry_after_s)
     code = "insufficient_quota" if scope.kind == "money_nanos" else "rate_limit_exceeded"
-    message = "" if code == "rate_limit_exceeded" else f"The budget of {scope.name} is used up."
+    spent = f"The budget of {scope.name} is used up, or what is left of it is held for other requests."
+    message = "" if code == "rate_limit_exceeded" else spent
     raise Rejected(code, message, retry_after_s=retry_after_s)
 
 

@@ -1,0 +1,19 @@
+"""While the control plane's last word on a limit stands, requests hear what it was and when to come again."""
+
+import pytest
+from gateway.core.lease import Scope
+from gateway.core.problems import Rejected
+from gateway.core.reserve import refuse_for_now
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "said"),
+    [("money_nanos", "insufficient_quota", "held for other requests"), ("requests", "rate_limit_exceeded", "")],
+)
+def test_what_is_short_may_be_held_by_others(kind: str, code: str, said: str) -> None:
+    scope = Scope("key:k", kind, 100)
+    scope.retry_at_ms = 4000
+    with pytest.raises(Rejected) as refused:
+        refuse_for_now(scope, 1000)
+    assert (refused.value.code, refused.value.retry_after_s) == (code, 3) and said in refused.value.message
+    refuse_for_now(scope, 4000)
