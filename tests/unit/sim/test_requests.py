@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from foundry_sim.facts.precision import Precision
+from foundry_sim.facts.versions import software_days
 from foundry_sim.predict import predict
 from foundry_sim.requests import case, parse
 
@@ -76,3 +77,16 @@ def test_copies_of_a_model_that_returns_vectors_share_the_load(load: dict[str, A
     )
     assert one.e2e_ms is not None and four.e2e_ms == one.e2e_ms
     assert one.requests_per_s is not None and four.requests_per_s == pytest.approx(4 * one.requests_per_s)
+
+
+@pytest.mark.parametrize(
+    ("engine", "image", "version"),
+    [
+        ("vllm", "rocm/vllm:rocm6.4.1_vllm_0.9.1_20250702", "0.9.1"),
+        ("vllm", "0.6.6 (ROCm 6.3.1)", "0.6.6"),
+        ("sglang", "lmsysorg/sglang:v0.5.9-rocm700-mi35x", "0.5.9"),
+        ("sglang", "pytorch2.9-sglang-0.5.7", "0.5.7"),
+    ],
+)
+def test_the_version_in_an_images_name_is_the_engines(engine: str, image: str, version: str) -> None:
+    assert software_days(engine, image, None) == software_days(engine, version, None) is not None

@@ -57,6 +57,8 @@ _RELEASES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 _EPOCH = date(2024, 1, 1)
+# What else an image's name tells a version of: rocm/vllm:rocm6.4.1_vllm_0.9.1.
+_OTHERS = re.compile(r"(rocm|cuda|pytorch|torch|ubuntu|python|py)[-_ ]?v?\d+(\.\d+)*", re.IGNORECASE)
 
 
 def days(text: str | None) -> float | None:
@@ -77,7 +79,7 @@ def software_days(engine: str, version: str | None, measured: str | None) -> flo
 
 
 def _number(version: str) -> float | None:
-    match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
+    match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", _OTHERS.sub(" ", version))
     if not match:
         return None
     return int(match[1]) * 1e4 + int(match[2]) * 1e2 + min(int(match[3] or 0), 99)
