@@ -136,7 +136,10 @@ def parse(body: bytes) -> Call:
         if not body.isascii():
             body.decode()  # what is skipped is not looked at: bytes that are no text would be met only on the way out
         return _read(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError:
+        message = "The body is no UTF-8 text. Send the JSON as it is: not compressed, in no other encoding."
+        raise Rejected("invalid_request", message) from None
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise Rejected("invalid_request", f"The body is not a valid request: {error}.") from None
 
 

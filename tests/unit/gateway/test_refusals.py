@@ -1,6 +1,9 @@
-"""While the control plane's last word on a limit stands, requests hear what it was and when to come again."""
+"""What requests hear that are refused: in words of what to do."""
+
+import gzip
 
 import pytest
+from gateway.core.call import parse
 from gateway.core.lease import Scope
 from gateway.core.problems import Rejected
 from gateway.core.reserve import refuse_for_now
@@ -17,3 +20,12 @@ def test_what_is_short_may_be_held_by_others(kind: str, code: str, said: str) ->
         refuse_for_now(scope, 1000)
     assert (refused.value.code, refused.value.retry_after_s) == (code, 3) and said in refused.value.message
     refuse_for_now(scope, 4000)
+
+
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b'{"model":"m"}', mtime=0), '{"model":"m"}'.encode("utf-16"), b'{"model":"\xff"}']
+)
+def test_a_body_that_is_no_text_is_told_how_to_be_sent(body: bytes) -> None:
+    with pytest.raises(Rejected) as refused:
+        parse(body)
+    assert refused.value.status == 400 and "not compressed" in refused.value.message
