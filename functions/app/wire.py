@@ -86,7 +86,10 @@ class EndpointEntry(BaseModel):
 
 class CredentialEntry(BaseModel):
     ref: str
-    sealed: str = Field(description="Only the gateway whose token asked for the config opens it.")
+    sealed: str = Field(
+        description="Only the gateway whose token asked for the config opens it. Empty: it cannot be had just now, and "
+        "the gateway keeps the one that it has."
+    )
 
 
 class ConfigDocument(BaseModel):

@@ -64,6 +64,11 @@ class Credentials:
         self._directory = directory
         self.sealed: dict[str, str] = {}  # by reference, of the config in force
 
+    def renew(self, sealed: dict[str, str]) -> None:
+        """Those of a new config. For an empty one the control plane has none just now: what was known of it stays."""
+        known = {ref: new or self.sealed.get(ref, "") for ref, new in sealed.items()}
+        self.sealed = {ref: one for ref, one in known.items() if one}
+
     def headers(self, deployment: Deployment) -> list[Header]:
         """Raises NoCredential."""
         ref = deployment.credential_ref

@@ -123,7 +123,7 @@ class Gateway:
             self.config_errors += 1
             log.error("config refused: %s", error)
             return False
-        self._credentials.sealed = snapshot.credentials
+        self._credentials.renew(snapshot.credentials)
         self.policy.swap(snapshot)
         for told in self.on_swap:
             told()

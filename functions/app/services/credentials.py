@@ -5,9 +5,11 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from foundry_core.clock import now_ms
+from foundry_core.errors import TransientError
 from foundry_core.events import Event, new_event
 from foundry_core.principal import Principal
 from foundry_core.secrets import SecretUnreadable, seal_for, unseal
+from foundry_core.transient import transient_errors
 
 from functions.app.schemas import Credential
 from functions.app.services.snapshot import Snapshot
@@ -40,22 +42,31 @@ def binding(credential: Credential) -> dict[str, str]:
 
 
 def sealed_for(token: str, snapshot: Snapshot) -> list[CredentialEntry]:
-    """What the endpoints of the snapshot use, each sealed for the gateway with this token."""
-    found = []
+    """What the endpoints of the snapshot use, each sealed for the gateway with this token. Once KMS does not answer the
+    others are empty: the config does not wait for them."""
+    found, away = list[CredentialEntry](), False
     for ref, (credential, sealed) in snapshot.credentials.items():
         try:
-            secret = _opened(tuple(sealed.items()), tuple(binding(credential).items()))
+            entry = "" if away else seal_for(token, ref, _secret(credential, sealed))
         except SecretUnreadable as error:  # of one project: the others' config does not wait for it
             log.error("credential %s: %s", ref, error.detail)
             continue
-        found.append(CredentialEntry(ref=ref, sealed=seal_for(token, ref, secret)))
+        except TransientError as error:
+            log.warning("credential %s waits: %s", ref, error.__cause__)
+            entry, away = "", True
+        found.append(CredentialEntry(ref=ref, sealed=entry))
     return found
+
+
+def _secret(credential: Credential, sealed: dict[str, str]) -> str:
+    with transient_errors():
+        return _opened(tuple(sealed.items()), tuple(binding(credential).items()))
 
 
 @lru_cache(maxsize=1000)
 def _opened(sealed: Pairs, context: Pairs) -> str:
     """Gateways ask for each new config at once: it is opened for the first, and lives as long as the function."""
-    return unseal(dict(sealed), dict(context))
+    return unseal(dict(sealed), dict(context), patient=False)
 
 
 def _event(what: str, project_id: str, name: str, principal: Principal) -> Event:

@@ -4,9 +4,10 @@ from functools import cache
 from typing import Any
 
 import boto3
+from botocore.config import Config
 
 
 @cache
-def client(service: str) -> Any:
+def client(service: str, config: Config | None = None) -> Any:
     """A client of ``service``; honours ``AWS_ENDPOINT_URL``."""
-    return boto3.client(service)  # type: ignore[call-overload]
+    return boto3.client(service, config=config)  # type: ignore[call-overload]

@@ -8,6 +8,7 @@ import base64
 import json
 import os
 
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,6 +22,7 @@ from foundry_core.settings import settings
 Context = dict[str, str]
 _NONCE_BYTES = 12
 _GATEWAY_INFO = b"foundry gateway credentials v1"
+_IMPATIENT = Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 2})
 # What KMS answers about a secret or its key; anything else is about the moment, and another try may help.
 _UNREADABLE = {"DisabledException", "IncorrectKeyException", "InvalidCiphertextException", "KMSInvalidStateException",
                "NotFoundException"}  # fmt: skip
@@ -43,13 +45,12 @@ def seal(plaintext: str, context: Context) -> dict[str, str]:
     return {name: base64.b64encode(part).decode() for name, part in parts.items()}
 
 
-def unseal(secret: dict[str, str], context: Context) -> str:
-    """Raises ``SecretUnreadable``."""
+def unseal(secret: dict[str, str], context: Context, patient: bool = True) -> str:
+    """Raises ``SecretUnreadable``. Not ``patient``: for who cannot wait longer than 5 s for a KMS that is away."""
     parts = {name: base64.b64decode(value) for name, value in secret.items()}
     try:
-        answer = client("kms").decrypt(
-            CiphertextBlob=parts["key"], KeyId=settings().secrets_key_id, EncryptionContext=context
-        )
+        kms = client("kms") if patient else client("kms", _IMPATIENT)
+        answer = kms.decrypt(CiphertextBlob=parts["key"], KeyId=settings().secrets_key_id, EncryptionContext=context)
         return AESGCM(answer["Plaintext"]).decrypt(parts["nonce"], parts["sealed"], _bound(context)).decode()
     except (ClientError, InvalidTag) as error:
         if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _UNREADABLE:

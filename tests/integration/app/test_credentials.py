@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from foundry_core import aws
+from botocore.exceptions import ClientError
+from foundry_core import aws, secrets
 from foundry_core.settings import settings
 from gateway.core.snapshot import load
 from gateway.credentials import Credentials, NoCredential
@@ -45,7 +47,7 @@ def fetched(call: Call, token: str) -> dict[str, Any]:
 
 def opened(config: dict[str, Any], token: str, ref: str, directory: Path | None = None) -> str:
     credentials = Credentials(token, directory)
-    credentials.sealed = load(json.dumps(config).encode(), None).credentials
+    credentials.renew(load(json.dumps(config).encode(), None).credentials)
     return credentials.secret(ref)
 
 
@@ -110,6 +112,35 @@ def test_one_that_cannot_be_opened_stops_no_other(
     config = fetched(call, token)
     assert [one["ref"] for one in config["credentials"]] == [f"{project}.other"]
     assert f"{project}.main" in caplog.text and NEWER not in caplog.text
+
+
+def test_the_config_does_not_wait_for_kms(
+    call: Call, path: str, project: str, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("POST", f"/projects/{project}/endpoints", {**ENDPOINT, "name": "other", "credential": "other"}).ok(201)
+    for secret in (SECRET, NEWER):
+        call("PUT", path, {"secret": secret}).ok()
+        call("PUT", path.replace("main", "other"), {"secret": secret}).ok()
+        if secret == SECRET:
+            credentials = Credentials(token, None)
+            credentials.renew(load(json.dumps(fetched(call, token)).encode()).credentials)
+    asked = list[str]()
+
+    def decrypt(**_: object) -> None:
+        asked.append("decrypt")
+        raise ClientError({"Error": {"Code": "ThrottlingException"}}, "Decrypt")
+
+    with monkeypatch.context() as busy:
+        busy.setattr(secrets, "client", lambda *_: SimpleNamespace(decrypt=decrypt))
+        answer = call("GET", "/gateway/config", None, None, {"authorization": f"Bearer {token}"})
+    assert len(answer.ok()["endpoints"]) == 2 and "etag" not in answer.headers and asked == ["decrypt"]
+    credentials.renew(load(json.dumps(answer.ok()).encode()).credentials)
+    assert credentials.secret(f"{project}.main") == SECRET, "it stays in use until the newer one can be had"
+    credentials.renew(load(json.dumps(fetched(call, token)).encode()).credentials)
+    assert credentials.secret(f"{project}.main") == NEWER
+    credentials.renew({})
+    with pytest.raises(NoCredential):
+        credentials.secret(f"{project}.main")
 
 
 @pytest.mark.parametrize("secret", ["", "short", "ä" * 20, "a" * 4097, "line\nbreak-in-it", None])
