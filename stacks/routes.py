@@ -4,7 +4,7 @@
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 ROUTES: dict[str, tuple[str, ...]] = {
-    "app": ("/me", "/users", "/projects", "/runs", "/gateways"),
+    "app": ("/me", "/users", "/projects", "/runs", "/gateways", "/blocking-rules"),
     "model": ("/models",),
     "cluster": ("/clusters", "/projects/{project_id}/deployments"),
     "sim": ("/devices", "/simulator", "/projects/{project_id}/simulations", "/projects/{project_id}/simulator"),

@@ -20,6 +20,7 @@ _GROUPS = {
     "deployments": ("deployments", "deployments_app", "Deployments of a project."),
     "endpoints": ("endpoints", "endpoints_app", "Endpoints: the names that keys can call."),
     "credentials": ("credentials", "credentials_app", "Keys of external providers, which gateways use."),
+    "blocking": ("blocking", "blocking_app", "Callers that every gateway refuses: networks, countries, rates."),
     "calibration": ("calibration", "calibration_app", "Own measurements that tighten a project's simulations."),
     "recommendations": ("recommendations", "recommendations_app", "Which cluster serves each model cheapest, daily."),
     "blocked": ("blocked", "blocked_app", "Configurations that failed and are not proposed again."),

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from functions.app.blocking import Kind as BlockingKind
 from functions.app.schemas import Amount, Limits, Price, Provider, TimeMs
 
 Scope = Annotated[str, StringConstraints(pattern=r"^(key|project|endpoint|deployment):[A-Za-z0-9._:/@+-]{1,200}$")]
@@ -84,6 +85,12 @@ class EndpointEntry(BaseModel):
     problem: str = Field(description="Why it answers nothing until it is corrected; empty: it does.")
 
 
+class BlockingEntry(BaseModel):
+    id: str
+    kind: BlockingKind
+    value: str
+
+
 class CredentialEntry(BaseModel):
     ref: str
     sealed: str = Field(
@@ -99,6 +106,7 @@ class ConfigDocument(BaseModel):
     keys: list[KeyEntry]
     projects: list[ProjectEntry]
     endpoints: list[EndpointEntry]
+    blocking: list[BlockingEntry] = []
     credentials: list[CredentialEntry] = []
 
 

@@ -13,6 +13,7 @@ from functions.app.store import config as store
 from functions.app.store.config import Config, Version
 from functions.app.wire import (
     BackendEntry,
+    BlockingEntry,
     ConfigDocument,
     CredentialEntry,
     EndpointEntry,
@@ -74,6 +75,7 @@ def document(config: Config) -> ConfigDocument:
         keys=[_key(key, sha256) for key, sha256 in config.keys],
         projects=[_project(p) for p in config.projects if p.limits != _NONE or p.capture_bodies],
         endpoints=[_endpoint(endpoint, config.endpoints) for endpoint in config.endpoints],
+        blocking=[BlockingEntry(id=rule.id, kind=rule.kind, value=rule.value) for rule in config.blocking],
     )
 
 

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 from foundry_core.table import every
 
+from functions.app.blocking import BlockingRule
 from functions.app.schemas import Credential, Key, Project, PublishedEndpoint
 from functions.app.store.table import (
     CONFIG,
     AppTable,
+    BlockingItem,
     CredentialItem,
     EndpointItem,
     KeyItem,
@@ -29,6 +31,7 @@ class Config:
     projects: list[Project]
     endpoints: list[PublishedEndpoint]
     credentials: list[tuple[Credential, dict[str, str]]]  # sealed
+    blocking: list[BlockingRule]
 
 
 def version() -> Version:
@@ -41,7 +44,7 @@ def version() -> Version:
 
 def load(of_version: Version) -> Config:
     """``of_version`` was read before: what is changed in between is in the answer, and again in the next version."""
-    config = Config(of_version, [], [], [], [])
+    config = Config(of_version, [], [], [], [], [])
     for item in every(AppTable, CONFIG):
         if isinstance(item, KeyItem):
             config.keys.append((Key(**item.data), item.sha256))
@@ -51,4 +54,6 @@ def load(of_version: Version) -> Config:
             config.endpoints.append(PublishedEndpoint(**item.data))
         elif isinstance(item, CredentialItem):
             config.credentials.append((Credential(**item.data), item.sealed))
+        elif isinstance(item, BlockingItem):
+            config.blocking.append(BlockingRule(**item.data))
     return config

@@ -5,6 +5,7 @@
 | ``CONFIG`` | ``PROJECT#<id>``, ``KEY#<project id>#<id>``, ``ENDPOINT#<name>`` | what gateways serve: one consistent query reads it all |
 | ``CONFIG`` | ``ENDPOINT#<adapter>`` | that an endpoint's adapter has the name: one name space with endpoints |
 | ``CONFIG`` | ``CREDENTIAL#<project id>#<name>`` | a provider's key, sealed |
+| ``CONFIG`` | ``BLOCKING#<id>`` | a rule by which gateways refuse callers |
 | ``CONFIG`` | ``VERSION`` | grows with every change of the above, in the same transaction |
 | ``PROJECT#<id>`` | ``MEMBER#<user id>`` | memberships; by user over gsi1 |
 | ``NAME#<scope>#<name>`` | ``NAME`` | the claim on a name |
@@ -65,6 +66,10 @@ class AdapterItem(AppTable, discriminator="adapter"):
 
 class CredentialItem(AppTable, discriminator="credential"):
     sealed = JSONAttribute()
+    data = JSONAttribute()
+
+
+class BlockingItem(AppTable, discriminator="blocking_rule"):
     data = JSONAttribute()
 
 
