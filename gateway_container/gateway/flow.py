@@ -51,6 +51,8 @@ class Flow(Attempts):
             head.passed.append(self.timing_line())
         if head.event_stream:
             self.reader = StreamReader(self.hot.policy.adds_usage(self))
+        else:
+            self.kept = BodyReader(head.encoded)
         self.head = b"%b%bx-request-id: %b\r\n%b\r\n" % (
             self.hot.status_line(status),
             b"".join(head.passed),
@@ -111,7 +113,8 @@ class Flow(Attempts):
         if self.reader is not None:
             self._write_pieces([data], None, False)
             return
-        self._keep(data)
+        if self.kept is not None:
+            self.kept.feed(data)
         if self.head:
             data, self.head = self.head + data, b""
         self.front.transport.write(data)
@@ -167,10 +170,11 @@ class Flow(Attempts):
 
     def _read(self, pieces: list[bytes], done: bool) -> list[bytes]:
         """Look at the pieces for usage. The same list comes back when nothing had to be changed."""
-        reader = self.reader
-        if reader is None:
+        reader, kept_whole = self.reader, self.kept
+        if kept_whole is not None:
             for piece in pieces:
-                self._keep(piece)
+                kept_whole.feed(piece)
+        if reader is None:
             return pieces
         out = pieces
         for number, piece in enumerate(pieces):
@@ -182,11 +186,6 @@ class Flow(Attempts):
         if done and (rest := reader.rest()):
             out = [*out, rest]
         return out
-
-    def _keep(self, data: bytes) -> None:
-        if self.kept is None:
-            self.kept = BodyReader()
-        self.kept.feed(data)
 
     def upstream_lost(self, upstream: "Upstream", complete: bool) -> None:
         self.upstream = None

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from gateway.core.headers import TO_CLIENT
-from gateway.core.stage import Garbled
+from gateway.core.stage import Garbled, encodes
 
 CHUNK_SIZE: Final = re.compile(rb"[0-9a-fA-F]{1,8}")
 PART_OF_SIZE: Final = re.compile(rb"[0-9a-fA-F]{0,8}\r?")
@@ -22,6 +22,7 @@ CONTENT_LENGTH: Final = 2
 TRANSFER_ENCODING: Final = 3
 CONNECTION_CLOSE: Final = 4
 EVENT_STREAM: Final = 5
+ENCODED: Final = 6
 REMEMBERED: Final = 4096
 _status_lines: Final[dict[bytes, tuple[int, bool]]] = {}
 _lines: Final[dict[bytes, tuple[int, bytes]]] = {}
@@ -37,7 +38,7 @@ class Head:
     Engines repeat themselves: what a line means is remembered, so that most lines cost one look-up.
     """
 
-    __slots__ = ("event_stream", "framing", "keep_alive", "length", "passed", "status")
+    __slots__ = ("encoded", "event_stream", "framing", "keep_alive", "length", "passed", "status")
 
     def __init__(self, head: bytes) -> None:
         lines = head.split(b"\r\n")
@@ -46,7 +47,8 @@ class Head:
         self.framing = UNTIL_CLOSE
         self.length = -1
         self.passed: list[bytes] = []
-        self.event_stream = False
+        self.event_stream = False  # whose events can be read
+        self.encoded = False
         del lines[0]
         for line in lines:
             kind, value = _lines.get(line) or _header_line(line)
@@ -54,6 +56,8 @@ class Head:
                 self.passed.append(value)
             elif kind != DROPPED:
                 self._special(kind, value)
+        if self.encoded:
+            self.event_stream = False
         if self.framing == UNTIL_CLOSE and self.status not in (204, 304):
             self.keep_alive = False
 
@@ -70,7 +74,8 @@ class Head:
         elif kind == CONNECTION_CLOSE:
             self.keep_alive = False
         else:
-            self.event_stream = True
+            self.encoded = self.encoded or kind == ENCODED
+            self.event_stream = self.event_stream or kind == EVENT_STREAM
             self.passed.append(value)
 
 
@@ -110,6 +115,8 @@ def _meaning(name: bytes, value: bytes) -> tuple[int, bytes]:
         return (CONNECTION_CLOSE if b"close" in value.lower() else DROPPED), b""
     if name == b"content-type" and value.lower().startswith(b"text/event-stream"):
         return EVENT_STREAM, b"%b: %b\r\n" % (name, value)
+    if encodes(name, value):
+        return ENCODED, b"%b: %b\r\n" % (name, value)
     return (PASSED, b"%b: %b\r\n" % (name, value)) if name in TO_CLIENT else (DROPPED, b"")
 
 

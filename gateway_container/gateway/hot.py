@@ -12,7 +12,7 @@ from gateway.clock import now_ms
 from gateway.coalescer import Coalescer
 from gateway.core.call import INFERENCE_PATHS
 from gateway.core.coalesce import Load
-from gateway.core.headers import USER_AGENT, client_ip
+from gateway.core.headers import OWN, client_ip
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
 from gateway.header_names import HeaderNames, KnownRequest
@@ -160,7 +160,7 @@ class Hot:
         target = by_path.get(path)
         if target is None:
             address = deployment.prefix + path.encode("ascii")
-            headers = [(b"Host", deployment.authority), USER_AGENT, *self.gateway.authorisation(deployment)]
+            headers = [(b"Host", deployment.authority), *OWN, *self.gateway.authorisation(deployment)]
             line = b"POST %b HTTP/1.1\r\n" % address + b"".join(b"%b: %b\r\n" % header for header in headers)
             target = by_path[path] = self.pools.of(deployment), line
         return target

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.headers import USER_AGENT
+from gateway.core.headers import OWN
 from gateway.core.problems import Rejected, outcome_of
 from gateway.core.snapshot import Deployment
 from gateway.core.stage import JSON, AnswerHead, Garbled, Outgoing, Pipeline, StageMaker
@@ -52,7 +52,7 @@ class HotPipeline(Pipeline):
         """Make the request's bytes for an attempt. Raises Rejected."""
         flow = self.flow
         body = flow.hot.policy.outgoing_body(flow)
-        headers = [(b"Host", deployment.authority), USER_AGENT, (b"Content-Type", flow.content_type)]
+        headers = [(b"Host", deployment.authority), *OWN, (b"Content-Type", flow.content_type)]
         request = Outgoing(deployment.prefix.decode(), flow.path, headers, body)
         self.attempt(deployment.translations.get(flow.path), request)
         flow.hot.gateway.authorise(deployment, request)

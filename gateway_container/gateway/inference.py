@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.clock import now_ms
 from gateway.core import usage as usages
 from gateway.core.exchange import Exchange
-from gateway.core.headers import TO_CLIENT, TO_STAGES, TO_UPSTREAM, USER_AGENT, client_ip, token_of
+from gateway.core.headers import OWN, TO_CLIENT, TO_STAGES, TO_UPSTREAM, client_ip, token_of
 from gateway.core.problems import Rejected, is_error, outcome_of
 from gateway.core.snapshot import Deployment
 from gateway.core.stage import AnswerHead, Garbled
@@ -194,7 +194,7 @@ class Inference:
             named[b"traceparent"] = self.exchange.trace.traceparent
         named[b"content-type"] = self.named.get(b"content-type", b"application/json")
         named[b"x-request-id"] = self.exchange.request_id.encode()
-        return [*named.items(), (b"accept-encoding", b"identity"), USER_AGENT]
+        return [*named.items(), *OWN]
 
     async def _watch_client(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
@@ -203,15 +203,17 @@ class Inference:
     # --- downstream ---------------------------------------------------------------------------------------------
 
     async def _pass_on(self, response: httpx.Response) -> str:
+        passed = [(n.lower(), v) for n, v in response.headers.raw if n.lower() in TO_CLIENT]
+        head = AnswerHead(response.status_code, passed)
         if self.pipeline is not None:
-            return await self._unless_left(self._pass_stages(response, self.pipeline))
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            return await self._unless_left(self._pass_stages(response, head, self.pipeline))
+        self.kept.encoded = head.encoded
+        if head.event_stream:
             self.reader = StreamReader(self.policy.adds_usage(self.exchange))
-        headers = self._incoming_headers(response)
         length = response.headers.get("content-length")
         if length is not None and self.reader is None:
-            headers.append((b"content-length", length.encode()))
-        await self._start(response.status_code, headers)
+            head.headers.append((b"content-length", length.encode()))
+        await self._start(head.status, head.headers)
         return await self._unless_left(self._pass_body(response))
 
     async def _unless_left(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -226,8 +228,7 @@ class Inference:
         finally:
             await end_all(working, left)
 
-    async def _pass_stages(self, response: httpx.Response, pipeline: ReferencePipeline) -> str:
-        head = AnswerHead(response.status_code, self._incoming_headers(response))
+    async def _pass_stages(self, response: httpx.Response, head: AnswerHead, pipeline: ReferencePipeline) -> str:
         try:
             await pipeline.pass_on(response, head, self.policy.adds_usage(self.exchange))
         except (httpx.HTTPError, Garbled) as error:
@@ -259,9 +260,6 @@ class Inference:
         rest = self.reader.rest() if self.reader is not None else b""
         await self._send({"type": "http.response.body", "body": rest, "more_body": False})
         return outcome_of(response.status_code)
-
-    def _incoming_headers(self, response: httpx.Response) -> list[tuple[bytes, bytes]]:
-        return [(n.lower(), v) for n, v in response.headers.raw if n.lower() in TO_CLIENT]
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})

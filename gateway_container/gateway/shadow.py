@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from gateway.core.exchange import Exchange
+from gateway.core.headers import OWN
 from gateway.core.problems import Rejected
 from gateway.core.snapshot import Deployment
 from gateway.core.stage import AnswerHead, Garbled, Outgoing, Pipeline, Stage
@@ -117,7 +118,7 @@ class Shadows:
         deployment, policy = copied.deployment, self._gateway.policy
         assert deployment is not None
         headers = [(name, value) for name, value in copied.headers.items() if name in PROVIDER_HEADERS]
-        headers += [(b"content-type", b"application/json"), (b"x-request-id", copied.request_id.encode())]
+        headers += [(b"content-type", b"application/json"), (b"x-request-id", copied.request_id.encode()), *OWN]
         request = Outgoing(deployment.prefix.decode(), copied.path, headers, policy.outgoing_body(copied))
         pipeline.attempt(deployment.translations.get(copied.path), request)
         self._gateway.authorise(deployment, request)

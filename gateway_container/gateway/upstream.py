@@ -131,7 +131,8 @@ class Upstream(asyncio.Protocol):
         while end >= 0:
             head = Head(data[:end])
             data = data[end + 4 :]
-            if head.status == 200 and 0 < head.length == len(data) and not head.event_stream and flow.pipeline is None:
+            readable = not (head.event_stream or head.encoded)
+            if head.status == 200 and 0 < head.length == len(data) and readable and flow.pipeline is None:
                 if self._lessons:
                     self._lessons -= 1
                     self._same = HEADS.learn(segment, data, head)

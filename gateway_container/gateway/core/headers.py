@@ -11,7 +11,9 @@ from gateway.core.snapshot import Network
 ABSOLUTE: Final = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 # RFC 3986, 3.2.2, without the comma, which no name of a host has and a list of several would.
 HOST: Final = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?")
-USER_AGENT: Final = (b"user-agent", b"foundry-gateway")  # some providers' front doors turn away who names none
+# Of every request to a deployment: some providers' front doors turn away who names no agent; and what is compressed
+# cannot be read on its way, which it may be where nothing is said of it (RFC 9110, 12.5.3).
+OWN: Final = ((b"user-agent", b"foundry-gateway"), (b"accept-encoding", b"identity"))
 TO_UPSTREAM = frozenset({
     b"anthropic-beta", b"anthropic-version", b"baggage", b"idempotency-key", b"openai-beta", b"traceparent",
     b"tracestate",

@@ -46,6 +46,11 @@ class Garbled(Exception):
     """The deployment's answer cannot be understood."""
 
 
+def encodes(name: bytes, value: bytes) -> bool:
+    """Whether a header, its name in lower case, says that the body is compressed: it can be passed on, not read."""
+    return name == b"content-encoding" and value.lower() not in (b"", b"identity")
+
+
 class AnswerHead:
     """Status and headers of an answer; header names are in lower case, those of the framing are not among them."""
 
@@ -60,12 +65,17 @@ class AnswerHead:
         return next((value for name, value in self.headers if name == b"content-type"), b"").lower()
 
     @property
+    def encoded(self) -> bool:
+        return any([encodes(name, value) for name, value in self.headers])
+
+    @property
     def event_stream(self) -> bool:
-        return self.content_type.startswith(EVENT_STREAM)
+        """Whether it is one whose events can be read."""
+        return self.content_type.startswith(EVENT_STREAM) and not self.encoded
 
     def retype(self, content_type: bytes) -> None:
-        """Another content type in place of the present one."""
-        self.headers = [header for header in self.headers if header[0] != b"content-type"]
+        """The head of another body, of this type."""
+        self.headers = [h for h in self.headers if h[0] not in (b"content-encoding", b"content-type")]
         self.headers.append((b"content-type", content_type))
 
 
@@ -202,6 +212,7 @@ class Pipeline(Sink):
         """``hide_usage``: the usage event was asked for by us and is taken out again."""
         self.heard = True
         self.refused = is_error(head.status)
+        self.kept.encoded = head.encoded
         if self.translation is None and head.event_stream:
             self.reader = StreamReader(hide_usage)
         self.entry.head(head)

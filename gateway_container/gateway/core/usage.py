@@ -145,11 +145,12 @@ def _cached(details: Details | None) -> int:
 
 
 class BodyReader:
-    """Keeps a JSON answer, or the end of a long one, where its usage stands."""
+    """Keeps a JSON answer, or the end of a long one, where its usage stands. ``encoded``: it is compressed."""
 
-    __slots__ = ("kept_bytes", "parts", "size")
+    __slots__ = ("encoded", "kept_bytes", "parts", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, encoded: bool = False) -> None:
+        self.encoded = encoded
         self.parts: list[bytes] = []
         self.kept_bytes = 0
         self.size = 0
@@ -245,18 +246,19 @@ def used(reader: StreamReader | None, body: BodyReader | None, exchange: "Exchan
         return read_or_counted(reader.usage, reader.events, exchange, whole)
     if exchange.deployment is None:
         return NOTHING, "none"
-    size = body.size if body is not None else 0
+    size, encoded = (body.size, body.encoded) if body is not None else (0, False)
     if not whole:
-        return ended_early(exchange, size // BYTES_PER_TOKEN), "counted"
+        return ended_early(exchange, size // BYTES_PER_TOKEN, encoded), "counted"
     found = body.usage() if body is not None else None
-    return (found, "upstream") if found is not None else untold(exchange, size)
+    return (found, "upstream") if found is not None else untold(exchange, size, encoded)
 
 
-def untold(exchange: "Exchange", size: int) -> tuple[Usage, str]:
+def untold(exchange: "Exchange", size: int, encoded: bool = False) -> tuple[Usage, str]:
     """Of a complete answer of ``size`` bytes that does not say what it took: text is counted."""
     if exchange.path not in TEXT_PATHS or not size:
         return NOTHING, "none"
-    return counted(len(exchange.body), size // BYTES_PER_TOKEN), "counted"
+    pieces = size // BYTES_PER_TOKEN
+    return ended_early(exchange, pieces, True) if encoded else counted(len(exchange.body), pieces), "counted"
 
 
 def read_or_counted(read: Usage | None, pieces: int, exchange: "Exchange", whole: bool) -> tuple[Usage, str]:
@@ -270,13 +272,13 @@ def read_or_counted(read: Usage | None, pieces: int, exchange: "Exchange", whole
     return most, "upstream" if most == read else "counted"
 
 
-def ended_early(exchange: "Exchange", pieces: int) -> Usage:
+def ended_early(exchange: "Exchange", pieces: int, encoded: bool = False) -> Usage:
     """What was used at most, as far as it was not seen, where a budget must not be passed: a client that leaves before
     the usage is told would choose its price otherwise. Without a budget an estimate."""
     call = exchange.call
     if call is None or not exchange.budgeted():
         return counted(len(exchange.body), pieces)
-    if call.stream or exchange.path not in TEXT_PATHS:
+    if (call.stream and not encoded) or exchange.path not in TEXT_PATHS:
         return Usage(exchange.given, pieces)
     held = exchange.amounts[1] - exchange.given
     return Usage(exchange.given, held, unseen=max(held - pieces, 0))

@@ -70,3 +70,13 @@ def test_only_listed_headers_pass() -> None:
     head = Head(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nSet-Cookie: a\r\nServer: b\r\nRetry-After: 3")
     assert head.passed == [b"content-type: text/event-stream\r\n", b"retry-after: 3\r\n"]
     assert head.event_stream
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"BR", b"identity, zstd", b"x"])
+@pytest.mark.parametrize("line", [b"Content-Type: text/event-stream\r\n%b", b"%b\r\nContent-Type: text/event-stream"])
+def test_what_is_compressed_is_no_stream_that_can_be_read(line: bytes, coding: bytes) -> None:
+    head = Head(b"HTTP/1.1 200 OK\r\n" + line % (b"Content-Encoding: " + coding))
+    assert head.encoded and not head.event_stream
+    assert b"content-encoding: %b\r\n" % coding in head.passed
+    plain = Head(b"HTTP/1.1 200 OK\r\n" + line % b"Content-Encoding: Identity")
+    assert plain.event_stream and not plain.encoded

@@ -22,6 +22,7 @@ LONG_TEXT_CHARS = 64 << 10  # above it the patterns run beside the event loop
 MAX_TEXT_CHARS = 4 << 20
 MAX_ANSWER_BYTES = 16 << 20
 JSON = b"application/json"
+COMPRESSED = "The deployment sent its answer compressed, so it cannot be checked. Have it send answers as they are."
 Report = Callable[[str, Finding, Direction], None]  # endpoint, what was found, where
 
 
@@ -107,6 +108,8 @@ class GuardStage(Stage):
         side = self.guard.output
         if side.idle or head.status != 200:
             self.down.head(head)
+        elif head.encoded and self.exchange.path in ANSWER:
+            self.stop(Rejected("upstream_invalid", COMPRESSED))
         elif head.event_stream:
             self._events = sse.EventReader()
             self._stream = StreamGuard(self.exchange.path, side.acting, side.watching)
