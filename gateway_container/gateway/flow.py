@@ -280,7 +280,7 @@ class Flow(Attempts):
 
     def _usage(self, whole: bool) -> tuple[Usage, str]:
         if self.pipeline is not None:
-            return self.pipeline.usage(whole)
+            return self.pipeline.usage()
         if is_error(self.status):
             return NOTHING, "none"
         return usages.used(self.reader, self.kept, self, whole)

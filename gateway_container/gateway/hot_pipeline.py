@@ -23,7 +23,6 @@ class HotPipeline(Pipeline):
         self.flow = flow
         self.composed = b""  # the request for the present attempt
         self.sent = False  # the head is on its way to the client
-        self._complete = False  # the deployment has said everything
         self._head: AnswerHead | None = None  # that waits for the body's length
         self._body: list[bytes] = []
         self._chunked = False
@@ -75,10 +74,9 @@ class HotPipeline(Pipeline):
                 self.upstream_data(piece)
 
     def finish(self, upstream: "Upstream") -> None:
-        """The deployment's answer is complete; the stages may still hold some of it."""
+        """The deployment's answer is complete."""
         if self.flow.over:
             return
-        self._complete = True
         self.flow.release(upstream)
         try:
             self.upstream_end()
@@ -135,7 +133,7 @@ class HotPipeline(Pipeline):
         elif self._chunked:
             flow.write(b"0\r\n\r\n", True)
         flow.drop_upstream()
-        usage, source = self.usage(self._complete)
+        usage, source = self.usage()
         outcome = self.outcome or outcome_of(flow.status)
         flow.finish(flow.status, outcome, usage, source, self.error_code)
 
@@ -148,7 +146,7 @@ class HotPipeline(Pipeline):
             flow.cut()
             return
         flow.drop_upstream()
-        usage, source = self.usage(self._complete)
+        usage, source = self.usage()
         flow.status = problem.status
         flow.front.respond(problem, problem.body(flow.path), flow.keep_alive, flow.request_id)
         flow.finish(problem.status, problem.outcome, usage, source, problem.code)

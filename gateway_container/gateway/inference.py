@@ -291,6 +291,8 @@ class Inference:
 
     def _finish(self, outcome: str) -> None:
         if self.pipeline is not None:
+            if self.pipeline.answered is not None:  # it is free, however much of it the client has taken
+                outcome = self.pipeline.outcome
             usage, source = self.pipeline.used(outcome)
             self.pipeline.over(outcome)
         else:

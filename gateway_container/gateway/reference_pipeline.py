@@ -22,7 +22,6 @@ class ReferencePipeline(Pipeline):
     def __init__(self, inference: "Inference", makers: tuple[StageMaker, ...]) -> None:
         super().__init__(inference.exchange, makers)
         self.inference = inference
-        self.complete = False  # the deployment has said everything
         self.problem: Rejected | None = None
         self._head: Message | None = None  # of a JSON answer waits for its body: it may still become a problem
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
@@ -57,7 +56,6 @@ class ReferencePipeline(Pipeline):
         self.upstream_head(head, hide_usage)
         async for data in self._pieces(response):
             self.upstream_data(data)
-        self.complete = True
         self.upstream_end()
 
     async def _pieces(self, response: httpx.Response) -> AsyncIterator[bytes]:
@@ -132,7 +130,7 @@ class ReferencePipeline(Pipeline):
         """What the row says of a request that ended so."""
         if not self.heard and self.answered is None and outcome != "cancelled":
             return NOTHING, "none"
-        return self.usage(self.complete and outcome != "cancelled")
+        return self.usage()
 
     def over(self, outcome: str) -> None:
         for task in tuple(self._tasks):

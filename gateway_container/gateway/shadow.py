@@ -95,11 +95,11 @@ class Shadows:
 
     async def _run(self, copied: Exchange) -> None:
         """Always ends in one row."""
-        pipeline, status, code, whole = _Discard(copied, ()), 499, "cancelled", False
+        pipeline, status, code = _Discard(copied, ()), 499, "cancelled"
         try:
             async with asyncio.timeout(self._gateway.settings.total_timeout_s):
                 status = await self._send(copied, pipeline)
-            code, whole = "", True
+            code = ""
         except Rejected as problem:
             status, code = problem.status, problem.code
         except (httpx.TimeoutException, TimeoutError):
@@ -109,7 +109,7 @@ class Shadows:
         except Garbled:
             status, code = 502, "upstream_invalid"
         finally:
-            usage, source = pipeline.usage(whole)
+            usage, source = pipeline.usage()
             policy = self._gateway.policy
             self._gateway.emit(policy.finish(copied, status, "shadow", time.monotonic(), usage, source, code))
 

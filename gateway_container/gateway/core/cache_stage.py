@@ -83,5 +83,5 @@ class CacheStage(Stage):
             return
         body = b"".join(self._parts)
         if is_complete(exchange.path, request.form, body):
-            usage, _ = self.pipeline.usage(True)
+            usage, _ = self.pipeline.usage()
             self._cache.put(request, Stored(self._headers, body, usage, self._clock() + self._ttl_s))

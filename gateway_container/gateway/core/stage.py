@@ -164,6 +164,7 @@ class Pipeline(Sink):
         self.error_code = ""
         self.holds = 0
         self.heard = False  # a deployment has answered
+        self.complete = False  # it has said everything; the stages may still hold some of it
         self.answered: Usage | None = None  # what an answer of a stage itself once took
         self.translation: Translation | None = None
         self.reader: StreamReader | None = None
@@ -228,14 +229,15 @@ class Pipeline(Sink):
 
     def upstream_end(self) -> None:
         """Raises Garbled."""
+        self.complete = True
         rest = self.reader.rest() if self.reader is not None else b""
         if rest:
             self.entry.data(rest)
         self.entry.end()
 
-    def usage(self, whole: bool) -> tuple[Usage, str]:
-        """What the deployment used, and how that is known. ``whole``: its answer is complete."""
-        exchange, translation = self.exchange, self.translation
+    def usage(self) -> tuple[Usage, str]:
+        """What the deployment used so far, and how that is known."""
+        exchange, translation, whole = self.exchange, self.translation, self.complete
         if self.answered is not None:
             return self.answered, "upstream"
         if exchange.deployment is None or self.refused:

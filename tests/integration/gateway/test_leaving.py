@@ -7,8 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+from gateway.inference import Inference
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from .conftest import until
+from .conftest import serving, until
 
 PART = b'{"model": "t"'.rjust(40)
 SEEN = {"stream": 1, "part": 10, "nothing": 0}  # tokens, as text is counted
@@ -127,3 +132,54 @@ async def test_what_no_deployment_has_seen_costs_nothing(stack: Any, monkeypatch
     assert (row["outcome"], row["usage_source"]) == ("cancelled", "none")
     assert row["deployment_id"] and (row["input_tokens"], row["output_tokens"], row["cost_nanos"]) == (0, 0, 0)
     assert stack.gateway.policy.book.scopes["key:key_1", "money_nanos"].lease.held == 0
+
+
+async def test_a_complete_answer_costs_what_it_told_also_while_a_guardrail_has_it(stack: Any) -> None:
+    shown, over = asyncio.Event(), asyncio.Event()
+
+    async def think(request: Request) -> Response:
+        shown.set()
+        await over.wait()
+        return JSONResponse({"flagged": False})
+
+    stack.config["keys"][0]["limits"] = {"budget_nanos": 10**9}
+    async with serving(Starlette(routes=[Route("/scan", think, methods=["POST"])])) as port:
+        url = f"http://127.0.0.1:{port}/scan"
+        scanner = {"id": "slow", "kind": "http", "url": url, "on": ["output"], "timeout_ms": 60_000}
+        await stack.change_endpoint(policy={"guardrails": [scanner]})
+        _, writer = await ask(stack, DENSE)
+        await asyncio.wait_for(shown.wait(), 10)
+        writer.close()
+        [row] = await stack.rows(1)
+        over.set()
+    assert (row["outcome"], row["usage_source"]) == ("cancelled", "upstream")
+    assert (row["input_tokens"], row["output_tokens"], row["wasted_tokens"]) == (11, 3, 3)
+    assert stack.gateway.policy.book.scopes["key:key_1", "money_nanos"].lease.spent == 11 * 10 + 3 * 30
+
+
+@pytest.mark.parametrize("form", ["reference"])
+async def test_a_cached_answer_that_is_half_sent_costs_nothing(stack: Any) -> None:
+    """A client that does not read: the reference form waits for it, the hot path has passed everything on."""
+    await stack.change_endpoint(policy={"cache_ttl_s": 60})
+    await stack.chat()
+    asked, stuck, sent = [b'{"model": "llama", "messages": [{"role": "user", "content": "hi"}]}'], asyncio.Event(), []
+
+    async def receive() -> dict[str, Any]:
+        if asked:
+            return {"type": "http.request", "body": asked.pop()}
+        await stuck.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            stuck.set()
+            await asyncio.Event().wait()
+
+    headers = [(b"authorization", b"Bearer sk-test-1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "path": "/v1/chat/completions", "headers": headers, "client": ("127.0.0.1", 1)}
+    async with httpx.AsyncClient() as client:
+        await Inference(stack.gateway, client, scope, receive, send).run()
+    assert (b"x-foundry-cache", b"hit") in sent[0]["headers"]
+    _, row = await stack.rows(2)
+    assert (row["outcome"], row["status"], row["cost_nanos"], row["output_tokens"]) == ("cached", 200, 0, 3)

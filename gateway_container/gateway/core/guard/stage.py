@@ -227,7 +227,7 @@ class GuardStage(Stage):
         if self._stream is None:
             self.down.fail(problem)
             return
-        used, _ = self.pipeline.usage(False)
+        used, _ = self.pipeline.usage()
         self.pipeline.outcome, self.pipeline.error_code = problem.outcome, problem.code
         self.down.data(ending(self.exchange.path, self._stream.last, self._response, used.output_tokens))
         self.down.end()
