@@ -7,6 +7,7 @@ from gateway.core.stage import Garbled
 
 MAX_EVENT_BYTES = 8 << 20
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+FIELD = re.compile(rb"(?:data|event|id|retry)(?::|$)|:|$")  # or a comment, or nothing
 DONE = b"[DONE]"
 
 
@@ -40,9 +41,18 @@ class EventReader:
         return left
 
 
+def sound(event: bytes) -> bool:
+    """Whether it has no line but what the standard names: others may mean something to whoever reads them."""
+    return _usual(event) or all([FIELD.match(line) for line in event.splitlines()])
+
+
+def _usual(event: bytes) -> bool:
+    return event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and event.endswith(b"\n\n")
+
+
 def payload(event: bytes) -> bytes | None:
     """What its data lines say, joined; None for a comment."""
-    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and event.endswith(b"\n\n"):
+    if _usual(event):
         return event[6:-2]
     lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None

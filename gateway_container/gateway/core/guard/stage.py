@@ -115,7 +115,7 @@ class GuardStage(Stage):
             self._stream = StreamGuard(self.exchange.path, side.acting, side.watching)
             self._scanned = self._scanning(side.scanners) if side.scanners else None
             self.down.head(head)
-        elif head.content_type.startswith(JSON):
+        elif head.content_type.startswith(JSON) or self.exchange.path in ANSWER:
             self._head = head
         else:
             self.down.head(head)
@@ -146,11 +146,12 @@ class GuardStage(Stage):
 
     async def _whole(self, head: AnswerHead) -> None:
         body = b"".join(self._parts)
+        plain = self.exchange.form is not None and not head.content_type.startswith(JSON)  # a transcript may be
         try:
-            document = msgspec.json.decode(body)
+            document = {"text": body.decode()} if plain else msgspec.json.decode(body)
             if await self._check(document, ANSWER.get(self.exchange.path, {}), self.guard.output, "output"):
                 hide_tokens(document)
-                body = msgspec.json.encode(document)
+                body = document["text"].encode() if plain else msgspec.json.encode(document)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self.stop(Rejected("upstream_invalid"))
         except Rejected as problem:

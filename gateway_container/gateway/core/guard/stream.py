@@ -15,7 +15,7 @@ QUIET_SUFFIXES = ("delta", ".added", ".created", ".in_progress", "content_block_
 
 
 class Unreadable(Exception):
-    """An event that is no JSON object cannot be checked, so it must not pass."""
+    """An event that is no JSON object, or has lines besides, cannot be checked, so it must not pass."""
 
 
 class _Running:
@@ -45,6 +45,8 @@ class StreamGuard:
 
     def event(self, event: bytes) -> list[bytes]:
         """Raises Unreadable."""
+        if not sse.sound(event):
+            raise Unreadable
         payload = sse.payload(event)
         if payload is None:
             return [event]
