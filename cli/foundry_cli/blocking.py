@@ -8,11 +8,11 @@ import typer
 from foundry_cli.client import Api
 from foundry_cli.context import AsJson, Yes, remove
 from foundry_cli.groups import command_group
-from foundry_cli.output import console, moment, show_json, show_list
+from foundry_cli.output import console, show_json, show_list
 
 blocking_app = command_group("Callers that every gateway refuses.")
 _PATH = "/blocking-rules"
-_COLUMNS = {"ID": "id", "KIND": "kind", "VALUE": "value", "NOTE": "note", "MADE": "made", "BY": "created_by"}
+_COLUMNS = {"ID": "id", "KIND": "kind", "VALUE": "value", "NOTE": "note"}
 
 
 class Kind(StrEnum):
@@ -25,9 +25,7 @@ class Kind(StrEnum):
 @blocking_app.command("list")
 def list_rules(as_json: AsJson = False) -> None:
     """The rules of the platform."""
-    rules = Api().items(_PATH)
-    rows = rules if as_json else [{**rule, "made": moment(rule["created_at_ms"])} for rule in rules]
-    show_list(rows, _COLUMNS, as_json, "Nobody is blocked.")
+    show_list(Api().items(_PATH), _COLUMNS, as_json, "Nobody is blocked.")
 
 
 @blocking_app.command("add")

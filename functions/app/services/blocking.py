@@ -27,7 +27,7 @@ def delete(rule_id: str, principal: Principal) -> None:
 
 def _id(request: BlockingRuleCreate) -> str:
     """The same for the same rule, which cannot be there twice."""
-    return f"blk_{sha256(f'{request.kind} {request.value}'.encode()).hexdigest()[:26]}"
+    return f"blk_{sha256(f'{request.kind} {request.value}'.encode()).hexdigest()[:12]}"
 
 
 def _event(what: str, rule_id: str, principal: Principal) -> Event:
