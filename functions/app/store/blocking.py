@@ -5,7 +5,7 @@ from foundry_core.events import Event
 from foundry_core.table import conflicts, every, write
 
 from functions.app.blocking import BlockingRule
-from functions.app.store.table import CONFIG, BlockingItem, config_version, optimistic, outbox
+from functions.app.store.table import CONFIG, BlockingItem, config_version, one_or_none, optimistic, outbox
 
 MOST = 200  # gateways compare each request with every network
 
@@ -14,10 +14,11 @@ def insert(rule: BlockingRule, event: Event) -> None:
     """``Conflict`` with code ``rule_exists``; ``Invalid`` with code ``too_many_rules``."""
 
     def attempt() -> None:
-        if _find(rule.id):
+        rules = every_of()
+        if any(known.id == rule.id for known in rules):
             raise Conflict(f"There is a rule for {rule.kind} {rule.value} already: {rule.id}.", code="rule_exists",
                            next_action="Remove it first to change its note.")  # fmt: skip
-        if len(every_of()) >= MOST:
+        if len(rules) >= MOST:
             raise Invalid(f"There are {MOST} rules already.", code="too_many_rules",
                           next_action="Remove rules, or put networks next to each other into one.")  # fmt: skip
         item = BlockingItem(CONFIG, _sk(rule.id), data=rule.model_dump(mode="json"))
@@ -33,7 +34,7 @@ def every_of() -> list[BlockingRule]:
 
 def delete(rule_id: str, event: Event) -> None:
     def attempt() -> None:
-        item = _find(rule_id)
+        item = one_or_none(BlockingItem, CONFIG, _sk(rule_id))
         if item is None:
             raise NotFound(f"There is no blocking rule {rule_id}.", code="rule_not_found",
                            next_action="foundry blocking list")  # fmt: skip
@@ -41,13 +42,6 @@ def delete(rule_id: str, event: Event) -> None:
             write(delete=[item], create=[outbox(event)], bump=[config_version()])
 
     optimistic(attempt)
-
-
-def _find(rule_id: str) -> BlockingItem | None:
-    try:
-        return BlockingItem.get(CONFIG, _sk(rule_id), consistent_read=True)
-    except BlockingItem.DoesNotExist:
-        return None
 
 
 def _sk(rule_id: str) -> str:

@@ -6,7 +6,7 @@ from foundry_core.table import conflicts, page, write
 
 from functions.app.schemas import Credential
 from functions.app.store import projects
-from functions.app.store.table import CONFIG, CredentialItem, config_version, optimistic, outbox
+from functions.app.store.table import CONFIG, CredentialItem, config_version, one_or_none, optimistic, outbox
 
 
 def put(credential: Credential, sealed: dict[str, str], event: Event) -> None:
@@ -43,10 +43,7 @@ def delete(project_id: str, name: str, event: Event) -> None:
 
 
 def _find(project_id: str, name: str) -> CredentialItem | None:
-    try:
-        return CredentialItem.get(CONFIG, _sk(project_id, name), consistent_read=True)
-    except CredentialItem.DoesNotExist:
-        return None
+    return one_or_none(CredentialItem, CONFIG, _sk(project_id, name))
 
 
 def _sk(project_id: str, name: str) -> str:

@@ -16,6 +16,7 @@ from functions.app.store.table import (
     DeploymentItem,
     EndpointItem,
     config_version,
+    one_or_none,
     optimistic,
     outbox,
 )
@@ -99,10 +100,8 @@ def all_of(project_id: str) -> list[PublishedEndpoint]:
 
 def name_of(deployment_id: str) -> str | None:
     """The endpoint that a deployment answers for."""
-    try:
-        return DeploymentItem.get(f"DEPLOYMENT#{deployment_id}", "ENDPOINT", consistent_read=True).endpoint_name
-    except DeploymentItem.DoesNotExist:
-        return None
+    deployment = one_or_none(DeploymentItem, f"DEPLOYMENT#{deployment_id}", "ENDPOINT")
+    return None if deployment is None else deployment.endpoint_name
 
 
 def delete(name: str, deployment_id: str, event: Event) -> None:
@@ -136,10 +135,7 @@ def _item(name: str) -> EndpointItem:
 
 
 def _named(name: str) -> AppTable | None:
-    try:
-        return AppTable.get(CONFIG, f"ENDPOINT#{name}", consistent_read=True)
-    except AppTable.DoesNotExist:
-        return None
+    return one_or_none(AppTable, CONFIG, f"ENDPOINT#{name}")
 
 
 def _endpoint(item: EndpointItem) -> PublishedEndpoint:

@@ -5,7 +5,7 @@ from foundry_core.events import Event
 from foundry_core.table import conflicts, page, write
 
 from functions.app.schemas import Gateway
-from functions.app.store.table import GatewayItem, TokenItem, claim, claimed, naming, outbox
+from functions.app.store.table import GatewayItem, TokenItem, claim, claimed, naming, one_or_none, outbox
 
 _ALL = "GATEWAYS"
 
@@ -24,10 +24,8 @@ def page_of(limit: int, cursor: str | None) -> tuple[list[Gateway], str | None]:
 
 
 def id_of_token(token_sha256: str) -> str | None:
-    try:
-        return TokenItem.get(f"TOKEN#{token_sha256}", "TOKEN", consistent_read=True).gateway_id
-    except TokenItem.DoesNotExist:
-        return None
+    token = one_or_none(TokenItem, f"TOKEN#{token_sha256}", "TOKEN")
+    return None if token is None else token.gateway_id
 
 
 def delete(gateway_id: str, event: Event) -> None:

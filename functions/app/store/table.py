@@ -127,10 +127,7 @@ def claim(scope: str, name: str, subject_id: str) -> NameItem:
 
 
 def claimed(scope: str, name: str) -> NameItem | None:
-    try:
-        return NameItem.get(f"NAME#{scope}#{name}", "NAME", consistent_read=True)
-    except NameItem.DoesNotExist:
-        return None
+    return one_or_none(NameItem, f"NAME#{scope}#{name}", "NAME")
 
 
 @contextmanager
@@ -165,12 +162,16 @@ def living(
     return (item for item in found if not _is_over(item))
 
 
-def living_one(item_class: type[ItemT], pk: str, sk: str) -> ItemT | None:
+def one_or_none(item_class: type[ItemT], pk: str, sk: str) -> ItemT | None:
     try:
-        item = item_class.get(pk, sk, consistent_read=True)
+        return item_class.get(pk, sk, consistent_read=True)
     except item_class.DoesNotExist:
         return None
-    return None if _is_over(item) else item
+
+
+def living_one(item_class: type[ItemT], pk: str, sk: str) -> ItemT | None:
+    item = one_or_none(item_class, pk, sk)
+    return None if item is None or _is_over(item) else item
 
 
 def _is_over(item: Item) -> bool:

@@ -24,7 +24,7 @@ from foundry_sim.frame import DEFAULT_CHUNK, DEFAULT_SEQUENCES, budget_of, frame
 from foundry_sim.learned.features import Facts, facts
 from foundry_sim.learned.regressor import correction
 from foundry_sim.outcome import Outcome, Spreads, outcome
-from foundry_sim.physics.steady import KINDS, Steady, Traffic, steady
+from foundry_sim.physics.steady import KINDS, LONGEST_QUEUE, Steady, Traffic, steady
 from foundry_sim.physics.step import Shape
 from foundry_sim.physics.terms import Array, Terms, stack, terms
 from foundry_sim.requests import Case, Id, Load, PredictionRequest, case
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 Method = Literal["regressor", "heuristic"]
-_LONGEST_QUEUE = 3.0  # clients for each that fits at once; 2.8 in the data
 # What malformed input can raise below us besides the simulator's own errors; none may end a batch.
 _HOSTILE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -154,7 +153,7 @@ def _generated(cases: Sequence[Case], method: Method) -> Sequence[Prediction]:
 def _crowded(x: Traffic, s: Steady) -> NDArray[np.bool_]:
     """Queues longer than any that was measured: of a closed loop, and of an open one that gets more than it answers."""
     saturated = (x.kind == KINDS["open"]) & (s.requests_per_s < 0.99 * x.load)
-    return np.asarray(saturated | (x.kind == KINDS["closed"]) & (x.load > _LONGEST_QUEUE * s.batch), np.bool_)
+    return np.asarray(saturated | (x.kind == KINDS["closed"]) & (x.load > LONGEST_QUEUE * s.batch), np.bool_)
 
 
 def _told(c: Case, memory: MemoryBudget, answer: Outcome, i: int, method: Method, requests_per_s: float) -> Prediction:

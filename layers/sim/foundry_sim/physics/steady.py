@@ -20,7 +20,7 @@ CLOSED, OPEN, OFFLINE, STATIC = 0.0, 1.0, 2.0, 3.0
 KINDS = {"closed": CLOSED, "open": OPEN, "offline": OFFLINE, "static": STATIC}
 _LITTLE_ROUNDS = 12
 _HAND_OVER_S = 0.008
-_LONGEST_STALL = 2.0  # times the life of a request: three times as many clients as fit, the most that was measured
+LONGEST_QUEUE = 3.0  # clients for each that fits at once; 2.8 in the data
 _ZERO = np.asarray(0.0)
 Columns = TypeVar("Columns", Terms, Shape, "Traffic")
 
@@ -152,7 +152,7 @@ def _closed_wait_s(x: Traffic, batch: Array, running: Array) -> tuple[Array, Arr
     fresh = np.where(x.reserved < 1.0, x.isl / (x.isl + x.reserved * x.osl), 1.0)
     wait = np.where(x.kind == CLOSED, np.maximum(x.load - batch, 0.0) / batch * running, 0.0)
     evicted = wait * (1.0 - fresh)
-    stall = np.minimum(wait, _LONGEST_STALL * running) * (1.0 - fresh)
+    stall = np.minimum(wait, (LONGEST_QUEUE - 1.0) * running) * (1.0 - fresh)
     return wait * fresh, evicted - stall, stall
 
 
